@@ -1,0 +1,27 @@
+"""The library behind ten notebooks on adapting large language models.
+
+Symbols, the same in all ten:
+
+    B   batch size                 r       rank of a low-rank update
+    T   tokens in a text           alpha   its scale is alpha / r
+    D   width of the model         W       a frozen weight, (d_out, d_in)
+    V   size of the vocabulary     A, B    factors of the update, (r, d_in) and (d_out, r)
+
+(In `lora` B is always the matrix; batches there are written `...`.)
+"""
+
+import logging
+import os
+
+# Nothing here may reach for the network by itself; `load_base(source="hub")` lifts this for its own call.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# bitsandbytes looks for an optional kernel package when PEFT imports it, and says so in every notebook.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+from .session import Session, start  # noqa: E402
+
+__all__ = ["Session", "start"]
+__version__ = "0.1.0"

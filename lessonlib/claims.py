@@ -1,0 +1,130 @@
+"""The claims of the source lessons: each is settled, by a figure, in one cell of one notebook."""
+
+import csv
+import functools
+import html
+import math
+from dataclasses import dataclass
+
+from .corpora import DATA
+
+VERDICTS = ("holds", "wrong", "misleading", "inconsistent", "unverifiable", "rule of thumb", "plausible")
+
+
+class ClaimNotSettled(AssertionError):
+    """The notebook's own figure does not bear the verdict out."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A row of data/claims.csv."""
+
+    id: str
+    notebook: str
+    claim: str
+    stated: str
+    verdict: str
+    correct: str
+    tolerance: str
+    unit: str
+    source: str
+
+
+@functools.cache
+def claims() -> dict[str, Claim]:
+    """All rows of data/claims.csv by id."""
+    with (DATA / "claims.csv").open(encoding="utf8", newline="") as file:
+        return {row["id"]: Claim(**row) for row in csv.DictReader(file)}
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A claim beside the notebook's own figure."""
+
+    claim: Claim
+    ours: float | bool | str
+
+    def __repr__(self):
+        said = f", lesson says {_figure(self.claim.stated)}" if self.claim.stated else ""
+        return f"{self.claim.id} {self.claim.verdict}: here {_figure(self.ours)} {self.claim.unit}{said}".replace("  ", " ")
+
+
+_settled: dict[str, Settled] = {}
+
+
+def settle(id: str, ours) -> Settled:
+    """Assert the verdict of data/claims.csv with a figure of ours, and keep it for the closing table.
+
+    ours: a number, in the claim's unit, where the row has a correct value: it must lie within the row's tolerance
+        of it, and for the verdict "wrong" farther than that from the stated value. A bool where the row has no
+        number: whether what the row calls correct came out in the cell.
+
+    Raises KeyError for an unknown id and ClaimNotSettled where the figure does not bear the verdict out.
+    """
+    if id not in claims():
+        raise KeyError(f"no claim {id!r} in data/claims.csv")
+    claim = claims()[id]
+    correct, stated = _number(claim.correct), _number(claim.stated)
+    if isinstance(ours, bool):
+        if not ours:
+            raise ClaimNotSettled(f"{id}: not shown: {claim.correct or claim.claim}")
+    elif correct is None:
+        raise TypeError(f"{id} has no number to compare {ours!r} with: pass True or False")
+    else:
+        tolerance = float(claim.tolerance)
+        if not math.isclose(float(ours), correct, rel_tol=1e-12, abs_tol=tolerance):
+            raise ClaimNotSettled(f"{id}: ours is {ours}, data/claims.csv says {correct} ± {tolerance} {claim.unit}")
+        if claim.verdict == "wrong" and stated is not None and math.isclose(float(ours), stated, abs_tol=tolerance):
+            raise ClaimNotSettled(f"{id}: ours is {ours}, which is what the lesson states, yet the verdict is 'wrong'")
+    _settled[id] = Settled(claim, ours)
+    return _settled[id]
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _figure(value) -> str:
+    number = None if isinstance(value, bool) else _number(str(value))
+    if number is None:
+        return {True: "shown", False: "not shown"}.get(value, str(value))
+    return f"{number:,.0f}" if number == int(number) else f"{number:,.4g}"
+
+
+class Table:
+    """The claims settled so far, for a notebook's end: HTML in a notebook, lines elsewhere."""
+
+    columns = ("claim", "the lesson says", "verdict", "here", "source")
+
+    def __init__(self, rows: list[Settled]):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def _cells(self):
+        for row in self.rows:
+            c = row.claim
+            unit = f" {c.unit}" if c.unit else ""
+            said = _figure(c.stated) + (unit if _number(c.stated) is not None else "") if c.stated else "–"
+            here = _figure(row.ours) + ("" if isinstance(row.ours, bool) else unit)
+            yield f"{c.id}. {c.claim}", said, c.verdict, here, c.source
+
+    def __repr__(self):
+        return "\n".join(" | ".join(cells) for cells in self._cells())
+
+    def _repr_html_(self):
+        head = "".join(f"<th style='text-align:left'>{name}</th>" for name in self.columns)
+        body = "".join(
+            "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+            for cells in self._cells()
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def table() -> Table:
+    """The closing table of what this notebook has settled, in the order of the ids."""
+    return Table([_settled[id] for id in sorted(_settled)])

@@ -1,0 +1,209 @@
+"""The texts of the course, each as a `datasets.Dataset`; and your own file in their place."""
+
+import codecs
+import csv
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
+DATA = Path(__file__).parent.parent / "data"
+
+INTENTS = [
+    "billing",
+    "delivery",
+    "refund",
+    "technical",
+    "account",
+    "cancellation",
+    "product_question",
+    "praise_or_complaint",
+]
+SENTIMENTS = ["negative", "neutral", "positive"]
+URGENCIES = ["low", "normal", "high"]
+# One word a label, each a single token behind a space; the last two labels have no such word of their own.
+WORDS = {"product_question": "question", "praise_or_complaint": "feedback"}
+
+SPLITS = ("train", "validation", "test")
+FEWEST_ROWS = 10  # a class in a file of your own needs as many, so that each split holds some
+
+
+class CorpusError(ValueError):
+    """A file of texts cannot be used; the message names the line and the cause. The file is left as it was."""
+
+
+def tickets(split: str) -> Dataset:
+    """Support tickets of an invented company: text, intent, sentiment, urgency, and the record to extract.
+
+    split: "train", "validation" or "test". Labels are class numbers with names in `.features`; `record` is a JSON
+    object. What they are and how they were made stands in data/README.md.
+
+    >>> tickets("test").features["intent"].names[:3]
+    ['billing', 'delivery', 'refund']
+    """
+    if split not in SPLITS:
+        raise CorpusError(f"no split {split!r} of the tickets; there are {', '.join(SPLITS)}")
+    rows = [json.loads(line) for line in (DATA / "tickets" / f"{split}.jsonl").read_text("utf8").splitlines()]
+    features = Features(
+        {
+            "id": Value("string"),
+            "text": Value("string"),
+            "intent": ClassLabel(names=INTENTS),
+            "sentiment": ClassLabel(names=SENTIMENTS),
+            "urgency": ClassLabel(names=URGENCIES),
+            "record": Value("string"),
+        }
+    )
+    columns = {name: [row[name] for row in rows] for name in ("id", "text", "intent", "sentiment", "urgency")}
+    columns["record"] = [json.dumps(row["record"], ensure_ascii=False) for row in rows]
+    return Dataset.from_dict(columns, features=features)
+
+
+def fingerprint(name: str) -> str:
+    """A short hash of all files of a corpus, kept with every recorded run that used it."""
+    digest = hashlib.sha256()
+    for path in sorted((DATA / name).glob("*.jsonl")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def from_csv(path: str | Path, text: str = "text", label: str = "label", seed: int = 0) -> DatasetDict:
+    """Your own file, CSV or JSONL, wherever tickets can stand: train, validation and test with `text` and `label`.
+
+    path: a UTF-8 file; its first line names the columns (CSV), or each line is an object (JSONL). `.tsv` is split at
+        tabs.
+    text, label: the columns to read. A column `split` (train, validation, test) is followed if there is one;
+        otherwise 70, 15 and 15 per cent of each class are drawn with `seed`.
+
+    Raises CorpusError, with the line and the cause, for: a missing file or column, another encoding, an unreadable
+    line, an empty text or label, a single class, a class of fewer than 10 rows, a text that stands twice (it would
+    leak from training into the test). The file itself is only read.
+
+    >>> from_csv("nowhere.csv")
+    Traceback (most recent call last):
+    lessonlib.corpora.CorpusError: nowhere.csv: there is no such file; give the path of a .csv, .tsv or .jsonl file
+    """
+    path = Path(path)
+    rows = _read_rows(path, text, label)
+    _refuse_bad_rows(path, rows)
+    names = sorted({row["label"] for row in rows})
+    features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+    given = [row["split"] for row in rows]
+    drawn = given if all(given) else _draw_splits([row["label"] for row in rows], seed)
+    out = DatasetDict()
+    for split in SPLITS:
+        part = [row for row, where in zip(rows, drawn) if where == split]
+        missing = set(names) - {row["label"] for row in part}
+        if missing:
+            raise CorpusError(f"{path}: split {split!r} has no row of class {sorted(missing)[0]!r}; give it at least one")
+        columns = {"text": [row["text"] for row in part], "label": [row["label"] for row in part]}
+        out[split] = Dataset.from_dict(columns, features=features)
+    return out
+
+
+def _read_rows(path: Path, text: str, label: str) -> list[dict]:
+    if not path.is_file():
+        raise CorpusError(f"{path}: there is no such file; give the path of a .csv, .tsv or .jsonl file")
+    raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    try:
+        content = raw.decode("utf8")
+    except UnicodeDecodeError as cause:
+        line = raw[: cause.start].count(b"\n") + 1
+        raise CorpusError(
+            f"{path}, line {line}: byte {raw[cause.start]:#04x} is not UTF-8; save the file as UTF-8 "
+            "(in a spreadsheet: 'CSV UTF-8') and call again"
+        ) from cause
+    if path.suffix in (".jsonl", ".ndjson"):
+        records = _json_lines(path, content)
+    else:
+        reader = csv.DictReader(content.splitlines(keepends=True), delimiter="\t" if path.suffix == ".tsv" else ",")
+        records = _csv_lines(path, reader)
+    rows = []
+    for line, record in records:
+        for column in (text, label):
+            if column not in record or record[column] is None:
+                found = ", ".join(repr(name) for name in record if name)
+                raise CorpusError(
+                    f"{path}, line {line}: no column {column!r}; it has {found}. "
+                    "Say which to read: from_csv(path, text='…', label='…')"
+                )
+        split = str(record.get("split") or "")
+        rows.append({"line": line, "text": str(record[text]), "label": str(record[label]).strip(), "split": split})
+    if not rows:
+        raise CorpusError(f"{path}: there are no rows; the first line names the columns, each further line is a text")
+    return rows
+
+
+def _json_lines(path: Path, content: str):
+    for line, string in enumerate(content.splitlines(), 1):
+        if string.strip():
+            try:
+                record = json.loads(string)
+            except json.JSONDecodeError as cause:
+                raise CorpusError(f"{path}, line {line}: not JSON ({cause.msg}); each line must be one object") from cause
+            if not isinstance(record, dict):
+                raise CorpusError(f"{path}, line {line}: {string[:40]!r} is not an object with named columns")
+            yield line, record
+
+
+def _csv_lines(path: Path, reader: csv.DictReader):
+    begin = 2
+    try:
+        for record in reader:
+            if None in record:
+                raise CorpusError(
+                    f"{path}, line {begin}: {len(record[None])} more fields than columns; put texts that hold a "
+                    "comma between double quotes"
+                )
+            yield begin, record
+            begin = reader.line_num + 1
+    except csv.Error as cause:
+        raise CorpusError(f"{path}, line {begin}: {cause}") from cause
+
+
+def _refuse_bad_rows(path: Path, rows: list[dict]) -> None:
+    seen = {}
+    for row in rows:
+        where = f"{path}, line {row['line']}"
+        if not row["text"].strip():
+            raise CorpusError(f"{where}: the text is empty; fill it in or take the line out")
+        if not row["label"]:
+            raise CorpusError(f"{where}: the label is empty; fill it in or take the line out")
+        if row["split"] and row["split"] not in SPLITS:
+            raise CorpusError(f"{where}: split {row['split']!r}; it may be {', '.join(SPLITS)}")
+        key = " ".join(row["text"].split()).casefold()
+        if key in seen:
+            raise CorpusError(
+                f"{where}: the text stands already in line {seen[key]}; between training and test it would leak the "
+                "answer, so keep one of the two"
+            )
+        seen[key] = row["line"]
+    if 0 < sum(bool(row["split"]) for row in rows) < len(rows):
+        bare = next(row["line"] for row in rows if not row["split"])
+        raise CorpusError(f"{path}, line {bare}: no split, while other lines have one; fill in all or none")
+    counts = Counter(row["label"] for row in rows)
+    if len(counts) < 2:
+        raise CorpusError(f"{path}: all {len(rows)} rows have the label {rows[0]['label']!r}; two classes are needed")
+    rarest, count = min(counts.items(), key=lambda item: item[1])
+    if count < FEWEST_ROWS:
+        raise CorpusError(
+            f"{path}: class {rarest!r} has {count} rows, at least {FEWEST_ROWS} are needed; add some, or merge it "
+            "with another class"
+        )
+
+
+def _draw_splits(labels: list[str], seed: int) -> list[str]:
+    """70, 15, 15 per cent of each class."""
+    import random
+
+    drawn = [""] * len(labels)
+    shuffle = random.Random(seed)
+    for name in sorted(set(labels)):
+        rows = [i for i, label in enumerate(labels) if label == name]
+        shuffle.shuffle(rows)
+        held = max(1, round(0.15 * len(rows)))
+        for i, row in enumerate(rows):
+            drawn[row] = "test" if i < held else "validation" if i < 2 * held else "train"
+    return drawn

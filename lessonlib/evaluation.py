@@ -1,0 +1,172 @@
+"""Accuracy with an interval, paired comparison, counted bytes, paired times."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import nn
+
+from .classification import LabelTask, label_logits
+from .progress import Bar
+
+
+def wilson_interval(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion: (low, high).
+
+    >>> [round(x, 3) for x in wilson_interval(8, 10)]
+    [0.49, 0.943]
+    """
+    if not 0 <= correct <= n or n < 1:
+        raise ValueError(f"{correct} right of {n}: n must be at least 1 and the count between 0 and n")
+    interval = stats.binomtest(correct, n).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+@dataclass
+class Accuracy:
+    """A proportion of right answers, its 95 % interval, and each answer."""
+
+    predictions: list[int]
+    targets: list[int]
+
+    @property
+    def right(self) -> np.ndarray:
+        return np.array(self.predictions) == np.array(self.targets)
+
+    @property
+    def n(self) -> int:
+        return len(self.targets)
+
+    @property
+    def value(self) -> float:
+        return float(self.right.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson_interval(int(self.right.sum()), self.n)
+
+    def __repr__(self):
+        low, high = self.interval
+        return f"{self.value:.3f} (95 % interval {low:.3f} to {high:.3f}, n = {self.n})"
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, task: LabelTask, texts: Sequence[str], targets: Sequence[int]) -> Accuracy:
+    """The share of texts whose likeliest label is the right one."""
+    batches, order = task.evaluation_batches(texts, targets)
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    predictions = [0] * len(order)
+    bar = Bar(total=len(order), desc="Evaluating")
+    place = 0
+    for batch in batches:
+        for row in label_logits(model, batch.to(device)).argmax(-1).tolist():
+            predictions[order[place]] = row
+            place += 1
+        bar.update(len(batch.last))
+    result = Accuracy(predictions, list(targets))
+    bar.finish(f"Evaluated {result.n} texts: {result}")
+    model.train(was_training)
+    return result
+
+
+def paired_difference(a: Accuracy, b: Accuracy) -> tuple[float, float, float]:
+    """a's accuracy minus b's on the same texts: (difference, low, high), a 95 % bootstrap interval over the texts."""
+    if a.targets != b.targets:
+        raise ValueError("the two were not measured on the same texts in the same order")
+    gain = a.right.astype(float) - b.right.astype(float)
+    if not gain.any():
+        return 0.0, 0.0, 0.0
+    interval = stats.bootstrap(
+        (gain,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return float(gain.mean()), float(interval.low), float(interval.high)
+
+
+# --- bytes -----------------------------------------------------------------------------------------------------------
+
+
+def tensor_bytes(tensors) -> int:
+    """Bytes of tensors, each storage counted once."""
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t is not None}
+    return sum(storages.values())
+
+
+class SavedTensors:
+    """Counts what autograd keeps for the backward pass, the model's own parameters left out.
+
+    >>> with SavedTensors(nn.Linear(3, 3)) as saved:
+    ...     y = saved.model(torch.ones(5, 3))
+    >>> saved.bytes
+    60
+    """
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+        self._own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        self._kept = {}
+
+    def _pack(self, tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._own:
+            self._kept[storage.data_ptr()] = (storage.nbytes(), storage)  # held, so that no address comes twice
+        return tensor
+
+    def __enter__(self):
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        self._hooks.__exit__(*error)
+        self.bytes = sum(size for size, _ in self._kept.values())
+        self._kept.clear()
+
+
+def training_bytes(model: nn.Module, optimizer=None) -> dict[str, int]:
+    """Bytes that training holds: weights, gradients, optimizer states. Counted, not estimated."""
+    states = [] if optimizer is None else [v for s in optimizer.state.values() for v in s.values() if torch.is_tensor(v)]
+    return {
+        "weights": tensor_bytes(model.parameters()),
+        "gradients": tensor_bytes(p.grad for p in model.parameters()),
+        "optimizer states": tensor_bytes(states),
+    }
+
+
+# --- times -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Times:
+    """Seconds of several functions, measured in turns in one process."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+
+    def median(self, name: str) -> float:
+        return statistics.median(self.seconds[name])
+
+    def ratio(self, name: str, to: str) -> tuple[float, float, float]:
+        """Median of the round-by-round ratios, and a 95 % interval of that median by order statistics."""
+        ratios = sorted(a / b for a, b in zip(self.seconds[name], self.seconds[to], strict=True))
+        low, high = stats.binom.interval(0.95, len(ratios), 0.5)
+        last = len(ratios) - 1
+        return statistics.median(ratios), ratios[min(int(low), last)], ratios[min(int(high), last)]
+
+    def __repr__(self):
+        return " · ".join(f"{name} {1000 * self.median(name):.1f} ms" for name in self.seconds)
+
+
+def paired_times(functions: dict[str, Callable], rounds: int = 20, warmup: int = 2) -> Times:
+    """Time the functions one after another, round after round, so that a busy moment falls on all of them."""
+    times = Times({name: [] for name in functions})
+    for i in range(warmup + rounds):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if i >= warmup:
+                times.seconds[name].append(time.perf_counter() - start)
+    return times

@@ -1,0 +1,264 @@
+"""The exercises of 07 LoRA from scratch."""
+
+import torch
+from torch import nn
+
+from . import Exercise, NotYet
+
+
+def _number(value, what: str) -> float:
+    if value is None or value is ...:
+        raise NotYet(f"{what} gives nothing back; does it end in a return?")
+    return value
+
+
+def _close(a, b, tolerance=1e-4) -> bool:
+    return isinstance(a, torch.Tensor) and a.shape == b.shape and torch.allclose(a.float(), b.float(), atol=tolerance)
+
+
+# --- 07.1 ------------------------------------------------------------------------------------------------------------
+
+
+def _verify_count(answer):
+    square, wide = _number(answer(576, 576, 8), "your function"), answer(192, 576, 8)
+    if square == 8 * 576 * 576:
+        raise NotYet("you count r whole matrices; A is (r, d_in) and B is (d_out, r), two thin ones")
+    if square == 576 * 576:
+        raise NotYet("that is the frozen matrix W; count the entries of A and B")
+    if square == 8 * 576:
+        raise NotYet("you count one of the two; A and B both train")
+    if square == 9216 and wide in (2 * 8 * 576, 2 * 8 * 192):
+        raise NotYet("right for a square matrix only; v_proj is 192 × 576, so A and B differ in length")
+    if (square, wide) != (9216, 6144):
+        raise NotYet(f"for d_out = d_in = 576 and r = 8 you get {square}; how many entries has A, how many has B?")
+
+
+COUNT = Exercise(
+    id="07.1",
+    title="Count before you build",
+    name="lora_parameters",
+    difficulty=1,
+    minutes=3,
+    stub="def lora_parameters(d_out, d_in, r):\n    ...\n",
+    solution="def lora_parameters(d_out, d_in, r):\n    return r * d_in + d_out * r\n",
+    verify=_verify_count,
+    hints=(
+        "A has r rows of d_in numbers. B has d_out rows of how many?",
+        "Add the entries of A, r × d_in, to those of B, d_out × r.",
+    ),
+    wrong={
+        "def lora_parameters(d_out, d_in, r):\n    return r * d_in * d_out\n": "two thin ones",
+        "def lora_parameters(d_out, d_in, r):\n    return 2 * r * d_in\n": "square matrix only",
+        "def lora_parameters(d_out, d_in, r):\n    return r * d_in\n": "one of the two",
+    },
+    praise="The cost grows with d_in + d_out and no longer with d_in × d_out.",
+)
+
+
+# --- 07.2 ------------------------------------------------------------------------------------------------------------
+
+
+def _verify_forward(answer):
+    generator = torch.Generator().manual_seed(7)
+    x, W, A, B = (torch.randn(s, generator=generator) for s in ((5, 6), (4, 6), (2, 6), (4, 2)))
+    h = _number(answer(x, W, A, B, 6.0), "your function")
+    base, update = x @ W.T, x @ (B @ A).T
+    if not isinstance(h, torch.Tensor) or h.shape != (5, 4):
+        raise NotYet(f"h should have the shape (5, 4): one row of d_out numbers a text; yours is {getattr(h, 'shape', h)}")
+    if _close(h, base):
+        raise NotYet("only W x is there; the update B A x is missing")
+    if _close(h, base + update):
+        raise NotYet("the update is not scaled; multiply it by alpha / r")
+    if _close(h, base + 6.0 * update):
+        raise NotYet("you scale by alpha; the paper scales by alpha / r, so that r can change without a new alpha")
+    if _close(h, 3.0 * (base + update)):
+        raise NotYet("alpha / r belongs to the update alone, W x stays as it is")
+    if _close(h, 3.0 * update):
+        raise NotYet("the frozen W x is missing; the update comes on top of it")
+    if not _close(h, base + 3.0 * update):
+        raise NotYet("the numbers differ from W x + (alpha / r) B A x; what is r here? It is the number of A's rows")
+
+
+FORWARD = Exercise(
+    id="07.2",
+    title="One line of algebra",
+    name="lora_forward",
+    difficulty=2,
+    minutes=6,
+    stub="def lora_forward(x, W, A, B, alpha):\n    h = x @ W.T        # the frozen layer\n    ...                # add the update here\n    return h\n",
+    solution="def lora_forward(x, W, A, B, alpha):\n    r = A.shape[0]\n    return x @ W.T + (alpha / r) * (x @ A.T @ B.T)\n",
+    verify=_verify_forward,
+    hints=(
+        "x holds one text a row, so a matrix M acts as x @ M.T. Which of A and B acts first?",
+        "x @ A.T is (texts, r); times B.T it is (texts, d_out). Scale that by alpha / A.shape[0] and add it.",
+    ),
+    wrong={
+        "def lora_forward(x, W, A, B, alpha):\n    return x @ W.T\n": "update B A x is missing",
+        "def lora_forward(x, W, A, B, alpha):\n    return x @ W.T + x @ A.T @ B.T\n": "not scaled",
+        "def lora_forward(x, W, A, B, alpha):\n    return x @ W.T + alpha * (x @ A.T @ B.T)\n": "scale by alpha",
+        "def lora_forward(x, W, A, B, alpha):\n    return x @ (W + A @ B).T\n": "RuntimeError",
+    },
+    praise="You never formed B A: two thin products cost far less than one wide one.",
+)
+
+
+# --- 07.3 ------------------------------------------------------------------------------------------------------------
+
+
+class _Tiny(nn.Module):
+    """A model whose attribute names say nothing of LoRA, and one whose names say it where it is not."""
+
+    def __init__(self):
+        super().__init__()
+        from ..lora import LoRALinear
+
+        self.q = LoRALinear(nn.Linear(6, 4), r=2)
+        self.lora_like_head = nn.Linear(4, 3)
+        self.norm = nn.LayerNorm(4)
+        self.requires_grad_(True)
+
+
+def _verify_freeze(answer):
+    model = _Tiny()
+    given = answer(model)
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    if not trainable:
+        raise NotYet("nothing is trainable afterwards; are A and B found at all? Their names hold no 'lora'")
+    if any("base" in name for name in trainable):
+        raise NotYet("the base's weight still trains; LoRA's point is that W stays as it was")
+    if "lora_like_head.weight" in trainable:
+        raise NotYet("a head called lora_like_head trains; its name says lora, but its type does not")
+    if any(name.startswith("norm") for name in trainable):
+        raise NotYet("the layer norm still trains; freeze everything first, then free A and B")
+    if trainable != {"q.A", "q.B"}:
+        raise NotYet(f"trainable are {', '.join(sorted(trainable))}; it should be A and B of each LoRA layer")
+    if given is not None and given is not model:
+        raise NotYet("change the model in place; return nothing, or the model itself")
+
+
+FREEZE = Exercise(
+    id="07.3",
+    title="Freeze by type",
+    name="train_only_lora",
+    difficulty=2,
+    minutes=6,
+    stub="def train_only_lora(model):\n    for module in model.modules():\n        ...\n",
+    solution=(
+        "def train_only_lora(model):\n    from lessonlib.lora import LowRank\n\n    model.requires_grad_(False)\n"
+        "    for module in model.modules():\n        if isinstance(module, LowRank):\n"
+        "            module.A.requires_grad_(True)\n            module.B.requires_grad_(True)\n"
+    ),
+    verify=_verify_freeze,
+    hints=(
+        "First freeze all of it with one call, then walk over model.modules() and free what you recognize.",
+        "isinstance(module, LowRank), from lessonlib.lora, is true of every layer with base, A, B and scale.",
+    ),
+    wrong={
+        "def train_only_lora(model):\n    for name, p in model.named_parameters():\n        p.requires_grad = name.endswith('.lora')\n": "nothing is trainable",
+        "def train_only_lora(model):\n    for name, p in model.named_parameters():\n        p.requires_grad = 'lora' in name or name in ('q.A', 'q.B')\n": "lora_like_head",
+        "def train_only_lora(model):\n    pass\n": "base's weight still trains",
+    },
+    praise="No renaming can break it.",
+)
+
+
+# --- 07.4 ------------------------------------------------------------------------------------------------------------
+
+
+def _verify_rank(answer):
+    values = torch.tensor([4.0, 3.0, 1.0, 1.0, 1.0])
+    basis = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(1)))[0]
+    update = basis @ torch.diag(values) @ basis.T
+    ours = _number(answer(update, 0.85), "your function")
+    if ours == 5:
+        raise NotYet("5 is the full rank; stop counting when the first ones hold the asked share")
+    if ours == 4:
+        raise NotYet("you add up the singular values; energy is the sum of their squares")
+    if ours == 1:
+        raise NotYet("the largest one holds 16 of 28, which is 57 per cent, not 85")
+    if ours != 2:
+        raise NotYet(f"for singular values 4, 3, 1, 1, 1 and a share of 0.85 you get {ours}; 16 + 9 of 28 is 89 per cent")
+    if (again := answer(update, 0.95)) != 4:
+        raise NotYet(f"right for 0.85, but for a share of 0.95 you get {again}: 27 of 28 need four values")
+
+
+RANK = Exercise(
+    id="07.4",
+    title="How low is low?",
+    name="rank_holding",
+    difficulty=2,
+    minutes=6,
+    stub="def rank_holding(update, share):\n    values = torch.linalg.svdvals(update.float())   # largest first\n    ...\n",
+    solution=(
+        "def rank_holding(update, share):\n    values = torch.linalg.svdvals(update.float())\n"
+        "    energy = torch.cumsum(values**2, 0) / torch.sum(values**2)\n    return int((energy < share).sum()) + 1\n"
+    ),
+    verify=_verify_rank,
+    hints=(
+        "The energy of a matrix is the sum of its squared singular values. Which fraction do the first k hold?",
+        "torch.cumsum(values**2, 0) / torch.sum(values**2) is that fraction for k = 1, 2, …; count those below share.",
+    ),
+    wrong={
+        "def rank_holding(update, share):\n    return int(torch.linalg.matrix_rank(update))\n": "full rank",
+        "def rank_holding(update, share):\n    v = torch.linalg.svdvals(update)\n    e = torch.cumsum(v, 0) / v.sum()\n    return int((e < share).sum()) + 1\n": "sum of their squares",
+        "def rank_holding(update, share):\n    v = torch.linalg.svdvals(update)\n    e = torch.cumsum(v**2, 0) / (v**2).sum()\n    return int((e < share).sum())\n": "57 per cent",
+    },
+    praise="Keep it: the next figure is drawn with it.",
+)
+
+
+# --- 07.5 ------------------------------------------------------------------------------------------------------------
+
+
+def _verify_truncate(answer):
+    generator = torch.Generator().manual_seed(3)
+    A, B = torch.randn(6, 20, generator=generator), torch.randn(12, 6, generator=generator)
+    out = _number(answer(A, B, 2), "your function")
+    if not isinstance(out, tuple | list) or len(out) != 2:
+        raise NotYet("give back two matrices: the new A and the new B")
+    small_A, small_B = out
+    if small_A.shape == (12, 2) and small_B.shape == (2, 20):
+        raise NotYet("A and B are swapped; A is (r, d_in) and comes first")
+    if small_A.shape != (2, 20) or small_B.shape != (12, 2):
+        raise NotYet(f"A should be (2, 20) and B (12, 2); yours are {tuple(small_A.shape)} and {tuple(small_B.shape)}")
+    full = B @ A
+    U, S, Vh = torch.linalg.svd(full)
+    best = (U[:, :2] * S[:2]) @ Vh[:2]
+    ours = small_B @ small_A
+    if _close(ours, B[:, :2] @ A[:2]):
+        raise NotYet("you kept the first rows of A and columns of B; they are in no order. Which two directions are largest?")
+    if _close(ours, U[:, :2] @ Vh[:2]):
+        raise NotYet("the directions are right, the singular values are left out; multiply them into A or B")
+    if _close(ours, (U[:, :2] * S[:2] ** 2) @ Vh[:2], 1e-2):
+        raise NotYet("the singular values went into both A and B; put them into one, or their square roots into each")
+    if not _close(ours, best, 1e-3):
+        lost, least = (full - ours).norm() / full.norm(), (full - best).norm() / full.norm()
+        raise NotYet(f"your rank-2 update misses {lost:.0%} of B A, the best one misses {least:.0%}; take it from the SVD")
+
+
+TRUNCATE = Exercise(
+    id="07.5",
+    title="A smaller adapter from a trained one",
+    name="truncate",
+    difficulty=3,
+    minutes=10,
+    stub="def truncate(A, B, r):\n    U, S, Vh = torch.linalg.svd(B @ A, full_matrices=False)\n    ...\n    return A, B\n",
+    solution=(
+        "def truncate(A, B, r):\n    U, S, Vh = torch.linalg.svd(B @ A, full_matrices=False)\n"
+        "    return Vh[:r], U[:, :r] * S[:r]\n"
+    ),
+    verify=_verify_truncate,
+    hints=(
+        "Eckart and Young (1936): the best approximation of rank r keeps the r largest singular values.",
+        "U[:, :r] * S[:r] is (d_out, r) and Vh[:r] is (r, d_in): one is the new B, the other the new A.",
+    ),
+    wrong={
+        "def truncate(A, B, r):\n    return A[:r], B[:, :r]\n": "in no order",
+        "def truncate(A, B, r):\n    U, S, Vh = torch.linalg.svd(B @ A)\n    return Vh[:r], U[:, :r]\n": "singular values are left out",
+        "def truncate(A, B, r):\n    U, S, Vh = torch.linalg.svd(B @ A)\n    return U[:, :r] * S[:r], Vh[:r]\n": "swapped",
+    },
+    praise="The scale alpha / r changes with r: keep it by choosing alpha anew.",
+)
+
+
+EXERCISES = [COUNT, FORWARD, FREEZE, RANK, TRUNCATE]

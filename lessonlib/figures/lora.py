@@ -1,0 +1,183 @@
+"""The figures of 07: the spectrum of an update, training curves, the rank sweep, times, and the rank slider."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.patches import Rectangle
+
+from .style import BLUE, GREY, INK, SKY, VERMILION, YELLOW, Picture
+
+
+def _share(values: Sequence[float]) -> np.ndarray:
+    """Share of the energy (sum of squares) that the largest 1, 2, ... singular values hold."""
+    squares = np.sort(np.asarray(values, dtype=float))[::-1] ** 2
+    return np.cumsum(squares) / squares.sum()
+
+
+def _rank_at(share: np.ndarray, level: float) -> int:
+    return int((share < level).sum()) + 1
+
+
+# --- spectrum --------------------------------------------------------------------------------------------------------
+
+
+def draw_spectrum(ax, update: Sequence[float], noise: Sequence[float], level: float = 0.9) -> str:
+    """Energy held by the largest singular values: a real update beside noise of the same shape."""
+    ranks = np.arange(1, len(update) + 1)
+    for values, colour, line, name in ((update, BLUE, "-", "the update"), (noise, GREY, "--", "random noise")):
+        share = _share(values)
+        rank = _rank_at(share, level)
+        ax.plot(ranks, 100 * share, color=colour, linestyle=line)
+        ax.plot([rank], [100 * share[rank - 1]], "o", color=colour)
+        ax.annotate(
+            f"{name}: rank {rank}", (rank, 100 * share[rank - 1]), (rank * 1.08, 100 * share[rank - 1] - 9), color=colour
+        )
+    ax.axhline(100 * level, color=INK, linewidth=0.8, linestyle=":")
+    ax.set(xscale="log", ylim=(0, 103), xlabel="rank kept (log scale)", ylabel="energy held, %")
+    ax.set_xticks([1, 10, 100, len(update)], ["1", "10", "100", str(len(update))])
+    ours, random = (_rank_at(_share(v), level) for v in (update, noise))
+    ax.set_title(f"{100 * level:.0f} % of the update's energy is in {ours} of {len(update)} directions")
+    return (
+        f"Two rising curves of energy against rank kept, on a logarithmic axis. The update of full fine-tuning reaches "
+        f"{100 * level:.0f} per cent at rank {ours}, random noise of the same shape at rank {random}."
+    )
+
+
+def spectrum(update: Sequence[float], noise: Sequence[float]) -> Picture:
+    """The cumulative energy of an update's singular values, beside those of noise of the same shape."""
+    return Picture(draw_spectrum, update, noise)
+
+
+# --- learning curves -------------------------------------------------------------------------------------------------
+
+
+def draw_learning_curves(ax, curves: dict[str, Sequence[float]], window: int = 8) -> str:
+    """Training loss by step, smoothed by a running mean, several runs in one picture."""
+    said = []
+    for (name, losses), colour, line in zip(curves.items(), (BLUE, VERMILION, GREY, YELLOW), ("-", "--", "-.", ":")):
+        losses = np.asarray(losses, dtype=float)
+        smooth = np.array([losses[max(0, i - window + 1) : i + 1].mean() for i in range(len(losses))])
+        steps = np.arange(1, len(losses) + 1)
+        ax.plot(steps, losses, ".", color=colour, alpha=0.25, markersize=4)
+        ax.plot(steps, smooth, color=colour, linestyle=line)
+        ax.annotate(name, (steps[-1], smooth[-1]), (6, 0), textcoords="offset points", color=colour, va="center")
+        said.append(f"{name} falls from {smooth[0]:.2f} to {smooth[-1]:.2f}")
+    ax.set(xlabel="step", ylabel="loss, nats", ylim=(0, None))
+    longest = max(len(losses) for losses in curves.values())
+    ax.set_xlim(0, longest * (1.02 + 0.018 * max(len(name) for name in curves)))
+    ax.set_title("Training loss")
+    return f"Training loss by step: {'; '.join(said)}."
+
+
+def learning_curves(curves: dict[str, Sequence[float]]) -> Picture:
+    """Training losses of one run or several, by name."""
+    return Picture(draw_learning_curves, curves)
+
+
+# --- rank sweep ------------------------------------------------------------------------------------------------------
+
+
+def by_rank(runs) -> dict[int, list]:
+    """Recorded runs of LoRA, grouped by their rank."""
+    groups = defaultdict(list)
+    for run in runs:
+        groups[run.settings["r"]].append(run)
+    return dict(sorted(groups.items()))
+
+
+def draw_rank_sweep(ax, runs, reference=None, chosen: int | None = None) -> str:
+    """Test accuracy by rank: each seed a point, their mean a line; full fine-tuning as a band."""
+    groups = by_rank(runs)
+    means = {r: np.mean([run.accuracy for run in group]) for r, group in groups.items()}
+    for r, group in groups.items():
+        ax.plot([r] * len(group), [100 * run.accuracy for run in group], "o", color=SKY, markeredgecolor=BLUE)
+    ax.plot(list(means), [100 * m for m in means.values()], color=BLUE)
+    said = ", ".join(f"{100 * m:.0f} at r = {r}" for r, m in means.items())
+    if chosen in means:
+        ax.plot([chosen], [100 * means[chosen]], "D", color=VERMILION, markersize=9)
+    if reference:
+        level = 100 * np.mean([run.accuracy for run in reference])
+        ax.axhline(level, color=GREY, linestyle="--")
+        ax.annotate("full fine-tuning", (1, level), (0, 4), textcoords="offset points", color=GREY)
+        said += f"; full fine-tuning {level:.0f}"
+    ax.set(xscale="log", xlabel="rank r (log scale)", ylabel="test accuracy, %", ylim=(0, 100))
+    ax.set_xticks(list(groups), [str(r) for r in groups])
+    ax.minorticks_off()
+    spread = 100 * (max(means.values()) - min(means.values()))
+    ax.set_title(f"From r = {min(means)} to {max(means)} the mean moves by {spread:.0f} points")
+    return f"Test accuracy in per cent by rank, three seeds each, means: {said}."
+
+
+def rank_sweep(runs, reference=None) -> Picture:
+    """Accuracy against rank from recorded runs, with full fine-tuning's as a line."""
+    return Picture(draw_rank_sweep, runs, reference)
+
+
+# --- times -----------------------------------------------------------------------------------------------------------
+
+
+def draw_times(ax, milliseconds: dict[str, float], title: str) -> str:
+    """Bars of milliseconds, labelled directly."""
+    names, values = list(milliseconds), list(milliseconds.values())
+    bars = ax.barh(names[::-1], values[::-1], color=[BLUE, SKY, YELLOW, VERMILION, GREY][: len(names)][::-1], edgecolor=INK)
+    ax.bar_label(bars, [f"{value:.0f} ms" for value in values[::-1]], padding=4)
+    ax.set(xlabel="milliseconds", xlim=(0, max(values) * 1.18))
+    ax.grid(axis="y", visible=False)
+    ax.set_title(title)
+    return f"Bars of milliseconds: {', '.join(f'{n} {v:.0f}' for n, v in milliseconds.items())}."
+
+
+def benchmark_times(milliseconds: dict[str, float], title: str) -> Picture:
+    """Milliseconds of several ways to do one thing."""
+    return Picture(draw_times, milliseconds, title, size=(7.2, 2.4))
+
+
+# --- the rank slider -------------------------------------------------------------------------------------------------
+
+
+def draw_rank(axes, r: int, shape: tuple[int, int], update: Sequence[float], runs) -> str:
+    """W, B and A to scale at rank r; the energy a rank-r matrix can hold; the accuracy measured at r."""
+    left, middle, right = axes
+    d_out, d_in = shape
+    left.set_axis_off()
+    left.add_patch(Rectangle((0, 0), d_in, d_out, facecolor="#DDDDDD", edgecolor=INK))
+    left.text(d_in / 2, d_out / 2, f"W\n{d_out} × {d_in}\nfrozen", ha="center", va="center")
+    gap, thin = 0.16 * d_in, max(r, 6)
+    left.add_patch(Rectangle((d_in + gap, 0), thin, d_out, facecolor=BLUE, edgecolor=INK))
+    left.text(d_in + gap + thin / 2, -0.06 * d_out, "B", ha="center", va="top", color=BLUE, weight="bold")
+    left.add_patch(Rectangle((d_in + 1.6 * gap + thin, d_out - thin), d_in, thin, facecolor=VERMILION, edgecolor=INK))
+    left.text(
+        2 * d_in + 1.75 * gap + thin, d_out - thin / 2, "A", ha="left", va="center", color=VERMILION, weight="bold"
+    )
+    numbers = r * (d_in + d_out)
+    left.text(
+        d_in + 1.6 * gap + thin, d_out * 0.45, f"r = {r}\n{numbers:,} numbers\n{100 * numbers / (d_in * d_out):.2g} % of W"
+    )
+    left.set(xlim=(-0.05 * d_in, 2.45 * d_in + thin), ylim=(-0.25 * d_out, 1.05 * d_out), aspect="equal")
+    share = _share(update)
+    middle.plot(np.arange(1, len(share) + 1), 100 * share, color=BLUE)
+    middle.plot([r], [100 * share[r - 1]], "D", color=VERMILION, markersize=9)
+    middle.set(xscale="log", ylim=(0, 103), xlabel="rank", ylabel="energy of a full update, %")
+    middle.set_title(f"{100 * share[r - 1]:.0f} % fits into rank {r}")
+    draw_rank_sweep(right, runs, chosen=r)
+    measured = [run.accuracy for run in runs if run.settings["r"] == r]
+    right.set_title(f"{100 * np.mean(measured):.0f} % measured")
+    return (
+        f"Rank {r}: B is {d_out} by {r} and A {r} by {d_in}, {numbers} numbers beside {d_out * d_in} in W. Rank {r} holds "
+        f"{100 * share[r - 1]:.0f} per cent of a full update's energy; the tuned model scored "
+        f"{100 * np.mean(measured):.0f} per cent, mean of {len(measured)} runs."
+    )
+
+
+def rank_slider(shape: tuple[int, int], update: Sequence[float], runs):
+    """Slide the rank: the matrices to scale, the energy they can hold, the accuracy that was measured."""
+    from .widgets import slider
+
+    ranks = list(by_rank(runs))
+    return slider(
+        "rank r",
+        ranks,
+        lambda r: Picture(draw_rank, r, shape, update, runs, size=(11, 3.6), columns=3, dpi=80),
+        start=8 if 8 in ranks else ranks[0],
+    )

@@ -1,0 +1,98 @@
+"""What this machine is: device, arithmetic, threads, memory. Probed, not guessed."""
+
+import functools
+import os
+import time
+
+import psutil
+import torch
+from torch.nn import functional as F
+
+
+def device() -> torch.device:
+    """The GPU if there is one that torch can use, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def threads() -> int:
+    """CPU threads that torch uses."""
+    return torch.get_num_threads()
+
+
+@functools.cache
+def bfloat16_speed() -> float:
+    """Time of a float32 linear layer over that of a bfloat16 one, on this CPU (2 means bfloat16 is twice as fast).
+
+    Processors with AMX or AVX512-BF16 multiply bfloat16 several times faster than float32; older ones emulate it
+    and are slower. The layer has the shape of the base model's MLP, x (512, 576) -> (512, 1536).
+    """
+
+    def seconds(dtype):
+        x, W = torch.randn(512, 576, dtype=dtype), torch.randn(1536, 576, dtype=dtype)
+        best = float("inf")
+        for _ in range(12):
+            start = time.perf_counter()
+            F.linear(x, W)
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    with torch.no_grad():
+        return seconds(torch.float32) / seconds(torch.bfloat16)
+
+
+def dtype(on: torch.device | None = None) -> torch.dtype:
+    """The arithmetic for the frozen weights here.
+
+    LESSONLIB_DTYPE (float32, bfloat16, float16) overrules the probe. GPUs without bfloat16 hardware (a T4) get
+    float16, CPUs get bfloat16 where it is measurably faster than float32.
+    """
+    forced = os.environ.get("LESSONLIB_DTYPE")
+    if forced:
+        if forced not in ("float32", "bfloat16", "float16"):
+            raise ValueError(f"LESSONLIB_DTYPE is {forced!r}; it may be float32, bfloat16 or float16")
+        return getattr(torch, forced)
+    if (on or device()).type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if bfloat16_speed() > 1.2 else torch.float32
+
+
+def memory_gb(on: torch.device | None = None) -> float:
+    """Free memory in GB (1e9 bytes): of the GPU, or of the machine (its container's limit included)."""
+    if (on or device()).type == "cuda":
+        return torch.cuda.mem_get_info()[0] / 1e9
+    free = psutil.virtual_memory().available
+    try:  # a container may allow less than the machine has
+        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:  # noqa: PTH123
+            maximum = limit.read().strip()
+            if maximum != "max":
+                free = min(free, int(maximum) - int(used.read()))
+    except OSError:
+        pass
+    return free / 1e9
+
+
+def peak_memory_gb(on: torch.device | None = None) -> float:
+    """The most memory this process has held so far, in GB: on the GPU, or resident in RAM."""
+    if (on or device()).type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    try:
+        import resource
+        import sys
+
+        unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    except ImportError:  # Windows
+        return psutil.Process().memory_info().peak_wset / 1e9
+
+
+def processor() -> str:
+    """The processor's name, as the system gives it."""
+    import platform
+    from pathlib import Path
+
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

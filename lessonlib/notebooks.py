@@ -1,0 +1,206 @@
+"""The notebook files: their shared first cell, execution, staleness, and the tables made from their metadata.
+
+    python -m lessonlib.notebooks execute [NN ...]   run notebooks and keep their outputs; any error stops it
+    python -m lessonlib.notebooks tables             write the README's table and the notebooks' header lines
+    python -m lessonlib.notebooks badges             write the repository's address into all notebooks
+    python -m lessonlib.notebooks environment        write environment.yml from pyproject.toml
+"""
+
+import ast
+import hashlib
+import re
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+from .session import lessons
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+
+BOOTSTRAP = '''\
+# The same first cell in all ten notebooks: it finds the course's library, from a clone or on Colab, and checks the packages.
+import pathlib, subprocess, sys
+ADDRESS = "{address}"
+here = pathlib.Path.cwd()
+home = next((p for p in (here, *here.parents, here / "course") if (p / "lessonlib" / "bootstrap.py").exists()), None)
+if home is None and ADDRESS and "google.colab" in sys.modules:
+    home = here / "course"
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", ADDRESS, str(home)], check=True)
+if home is not None and str(home) not in sys.path:
+    sys.path.insert(0, str(home))
+try:
+    from lessonlib.bootstrap import prepare
+except ImportError:
+    raise SystemExit("lessonlib is not here: open this notebook from a clone of the course, after `make setup`.")
+prepare()'''
+
+
+def address() -> str:
+    """The repository's address, from pyproject.toml; empty until there is one."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]
+    return project.get("urls", {}).get("Repository", "")
+
+
+def bootstrap() -> str:
+    """The source of the first code cell."""
+    return BOOTSTRAP.format(address=address())
+
+
+def paths(numbers: list[str] | None = None) -> list[Path]:
+    """The notebooks that exist, or those of the given lessons."""
+    found = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    if not numbers:
+        return found
+    chosen = [path for path in found if path.name[:2] in numbers]
+    if len(chosen) < len(numbers):
+        raise FileNotFoundError(f"no notebook for {', '.join(numbers)}; there are {', '.join(p.name for p in found)}")
+    return chosen
+
+
+def tags(cell) -> list[str]:
+    """A cell's tags."""
+    return cell.get("metadata", {}).get("tags", [])
+
+
+def source_hash(notebook) -> str:
+    """A hash of all code in the notebook; kept in its metadata by the last execution, so that stale outputs show."""
+    code = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    return hashlib.sha256("\0".join(code).encode()).hexdigest()[:16]
+
+
+def same_code(a: str, b: str) -> bool:
+    """Whether two pieces of source say the same, docstrings, comments and layout aside."""
+
+    def bare(source):
+        tree = ast.parse(source)
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+                if isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
+                    node.body = body[1:]
+        return ast.dump(tree)
+
+    return bare(a) == bare(b)
+
+
+def tidy(notebook) -> None:
+    """Leave in the outputs what every reader can see: no widgets without a kernel, no timings of cells, no stderr."""
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type != "code":
+            continue
+        kept = []
+        for output in cell.outputs:
+            if output.output_type == "stream" and output.name == "stderr":
+                raise RuntimeError(f"a cell of the notebook wrote to stderr: {output.text[:300]!r}")
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+            kept.append(output)
+        cell.outputs = kept
+
+
+def execute(path: Path) -> float:
+    """Run a notebook whole, as a learner's Run All does, and keep its outputs. Returns the minutes."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(path, as_version=4)
+    start = time.perf_counter()
+    client = NotebookClient(
+        notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+    )
+    client.store_widget_state = False
+    client.execute()
+    minutes = (time.perf_counter() - start) / 60
+    tidy(notebook)
+    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata["lessonlib"] = {"source_hash": source_hash(notebook)}
+    nbformat.validate(notebook)
+    nbformat.write(notebook, path)
+    return minutes
+
+
+def header_line(number: str) -> str:
+    """The line under a notebook's title: where it stands, minutes, memory."""
+    entry = lessons()[number]
+    unit = "minute" if entry["minutes"] == 1 else "minutes"
+    return (
+        f"Notebook {int(number)} of ten · {entry['minutes']} {unit} on two cores · {entry['memory_gb']} GB of memory · "
+        "no GPU, no network"
+    )
+
+
+def readme_table() -> str:
+    """The README's table of the ten notebooks."""
+    rows = ["| notebook | minutes | memory | what you build |", "| --- | --- | --- | --- |"]
+    for number, entry in lessons().items():
+        file = next(NOTEBOOKS.glob(f"{number}_*.ipynb"), None)
+        title = f"{number} {entry['title']}"
+        name = f"[{title}](notebooks/{file.name})" if file else f"{title} *(not written yet)*"
+        rows.append(f"| {name} | {entry['minutes']} | {entry['memory_gb']} GB | {entry['builds']} |")
+    return "\n".join(rows)
+
+
+def write_tables() -> None:
+    """Write the README's table between its two marks, and each notebook's header line."""
+    import nbformat
+
+    readme = ROOT / "README.md"
+    marks = r"(<!-- table -->\n).*?(\n<!-- end of table -->)"
+    readme.write_text(re.sub(marks, lambda m: m[1] + readme_table() + m[2], readme.read_text("utf8"), flags=re.S), "utf8")
+    for path in paths():
+        notebook = nbformat.read(path, as_version=4)
+        title, _, rest = notebook.cells[0].source.partition("\n\n")
+        _, _, rest = rest.partition("\n\n")
+        notebook.cells[0].source = f"{title}\n\n{header_line(path.name[:2])}\n\n{rest}"
+        nbformat.write(notebook, path)
+
+
+def environment() -> str:
+    """environment.yml: the way in for conda, Windows included. pip installs the pins, as `make setup` does."""
+    return (
+        "# Generated from pyproject.toml by `make environment`; a test says when it is stale.\n"
+        "name: adapting-llms\n"
+        "channels:\n  - conda-forge\n"
+        "dependencies:\n  - python=3.11\n  - pip\n"
+        "  - pip:\n      - --constraint constraints.txt\n      - --editable .[lab,test]\n"
+    )
+
+
+def write_badges() -> None:
+    """Write the bootstrap cell with the repository's address, and a Colab badge, into all notebooks."""
+    import nbformat
+
+    for path in paths():
+        notebook = nbformat.read(path, as_version=4)
+        first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+        first.source = bootstrap()
+        header = re.sub(r"\n\n\[!\[Open in Colab\].*?\)\]\(.*?\)", "", notebook.cells[0].source)
+        if address():
+            where = address().removeprefix("https://github.com/").removesuffix(".git")
+            link = f"https://colab.research.google.com/github/{where}/blob/main/notebooks/{path.name}"
+            header += f"\n\n[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"
+        notebook.cells[0].source = header
+        nbformat.write(notebook, path)
+
+
+def main(arguments: list[str]) -> None:
+    command, *rest = arguments or ["help"]
+    if command == "execute":
+        for path in paths(rest):
+            print(f"{path.name} ...", flush=True)
+            print(f"{path.name}: {execute(path):.1f} minutes")
+    elif command == "tables":
+        write_tables()
+    elif command == "badges":
+        write_badges()
+    elif command == "environment":
+        (ROOT / "environment.yml").write_text(environment(), "utf8")
+    else:
+        print(__doc__)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

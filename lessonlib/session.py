@@ -1,0 +1,115 @@
+"""A lesson's session: what this machine will run, said in one line, and refused in time where it cannot."""
+
+import random
+import time
+import tomllib
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from . import hardware
+
+LESSONS = Path(__file__).parent.parent / "notebooks" / "lessons.toml"
+# A processor without fast bfloat16 takes about twice as long as the one on which the minutes were measured.
+SLOW_CPU = 2.0
+
+
+class NotEnoughMemory(MemoryError):
+    """The lesson would not fit; the message says what would."""
+
+
+def lessons() -> dict[str, dict]:
+    """The ten lessons' metadata by number: title, minutes, memory, what the learner builds."""
+    return tomllib.loads(LESSONS.read_text(encoding="utf8"))
+
+
+@dataclass
+class Session:
+    """What `start` found out. `load_base()` gives a fresh model, `tickets(split)` the texts to work on."""
+
+    lesson: str
+    device: torch.device
+    dtype: torch.dtype
+    minutes: float
+    model: str | Path | None = None
+    data: object = None
+    began: float = field(default_factory=time.perf_counter)
+
+    def load_base(self, dtype: torch.dtype | None = None):
+        """A fresh (model, tokenizer): the course's base model, or the one that was given to `start`."""
+        from .models import load_base
+
+        return load_base(dtype=dtype or self.dtype) if self.model is None else load_base(str(self.model), dtype=dtype)
+
+    def tickets(self, split: str):
+        """The tickets of a split, or the learner's own texts where `start` was given a file."""
+        from . import corpora
+
+        return corpora.tickets(split) if self.data is None else self.data[split]
+
+    @property
+    def labels(self) -> list[str]:
+        """The intents to tell apart, or the learner's own labels."""
+        from . import corpora
+
+        return corpora.INTENTS if self.data is None else self.data["train"].features["label"].names
+
+    def took(self) -> str:
+        """Minutes and peak memory of this session so far, beside what was expected."""
+        minutes, peak = (time.perf_counter() - self.began) / 60, hardware.peak_memory_gb(self.device)
+        return f"{minutes:.1f} minutes (expected {self.minutes:.0f}), at most {peak:.1f} GB"
+
+
+def seed_everything(seed: int = 0) -> None:
+    """Seed Python, numpy and torch."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def start(lesson: str, model: str | Path | None = None, data=None) -> Session:
+    """Begin a lesson: seed, probe, and say in one line what will run here and for how long.
+
+    lesson: its number, "01" to "10".
+    model: your own base model, a directory or a Hub name; None takes SmolLM2-135M-Instruct.
+    data: your own texts where tickets stand, as `corpora.from_csv` returns them, or the path of a CSV or JSONL file
+        with the columns `text` and `label`.
+
+    Raises KeyError for an unknown lesson and NotEnoughMemory where the lesson would not fit.
+
+    >>> session = start("07")  # doctest: +SKIP
+    07 LoRA from scratch · CPU, 2 threads · bfloat16 (4.1 × as fast as float32) · 21 GB free · about 4 minutes
+    """
+    table = lessons()
+    if lesson not in table:
+        raise KeyError(f"no lesson {lesson!r}; there are {', '.join(table)}")
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+    seed_everything()
+    about, device, dtype = table[lesson], hardware.device(), hardware.dtype()
+    free = hardware.memory_gb(device)
+    if free < about["memory_gb"]:
+        raise NotEnoughMemory(
+            f"lesson {lesson} needs {about['memory_gb']} GB and {free:.1f} GB are free: shut other kernels down "
+            "(Kernel > Shut Down All Kernels), or open the notebook on a machine with more memory"
+        )
+    if isinstance(data, str | Path):
+        from .corpora import from_csv
+
+        data = from_csv(data)
+    where = "CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    fast = device.type != "cpu" or dtype == torch.bfloat16
+    minutes = about["minutes"] * (1 if fast else SLOW_CPU)
+    parts = [
+        f"{lesson} {about['title']}",
+        f"{where}, {hardware.threads()} threads" if device.type == "cpu" else where,
+        str(dtype).removeprefix("torch.")
+        + (f" ({hardware.bfloat16_speed():.1f} × as fast as float32)" if dtype == torch.bfloat16 and where == "CPU" else ""),
+        f"{free:.0f} GB free",
+        *([f"model {model}"] if model else []),
+        f"about {minutes:.0f} minutes",
+    ]
+    print(" · ".join(parts))
+    return Session(lesson, device, dtype, minutes, model, data)

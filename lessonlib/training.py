@@ -1,0 +1,169 @@
+"""The one training loop: any model whose trainable parameters are marked, on CPU and GPU."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from .classification import label_loss
+from .progress import Bar
+
+CHECKPOINT_SECONDS = 5.0
+
+
+@dataclass
+class History:
+    """What a training run did: the loss of each step, and the seconds that all of them took."""
+
+    losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    learning_rate: float = 0.0
+    trainable: int = 0
+    resumed_at: int = 0
+
+    def __repr__(self):
+        last = self.losses[-10:]
+        return (
+            f"{len(self.losses)} steps in {self.seconds:.0f} s, {self.trainable:,} trainable parameters, "
+            f"mean loss of the last {len(last)}: {sum(last) / max(len(last), 1):.2f}"
+        )
+
+
+def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that an optimizer would move."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def fit(
+    model: nn.Module,
+    batches: Sequence,
+    *,
+    learning_rate: float,
+    loss: Callable = label_loss,
+    optimizer: Callable = torch.optim.AdamW,
+    warmup: int = 5,
+    clip: float = 1.0,
+    weight_decay: float = 0.0,
+    resume: str | None = None,
+) -> History:
+    """Train on each batch once, with a linear warm-up and a linear decay of the learning rate.
+
+    batches: one a step, each with `.to(device)`. loss(model, batch) gives a scalar. clip: the gradient's largest norm.
+    resume: a name under which the run is kept while it goes on, so that after a kernel's death the same call takes it
+        up where it stood; under another configuration, other data or other code nothing is taken up. Off under CI.
+
+    Raises ValueError where nothing is trainable, FloatingPointError where the loss is not finite.
+    """
+    parameters = trainable_parameters(model)
+    if not parameters:
+        raise ValueError("no parameter is trainable: add an adapter first, or call requires_grad_(True) on some")
+    device = parameters[0].device
+    steps = len(batches)
+    settings = {"weight_decay": weight_decay} if weight_decay or optimizer is torch.optim.AdamW else {}
+    engine = optimizer(parameters, lr=learning_rate, **settings)
+    schedule = torch.optim.lr_scheduler.LambdaLR(engine, lambda step: _warm_up_then_decay(step, steps, warmup))
+    # float16 gradients underflow, so a GPU without bfloat16 scales the loss; elsewhere the scaler does nothing.
+    scaler = torch.amp.GradScaler(device.type, enabled=next(model.parameters()).dtype == torch.float16)
+    history = History(learning_rate=learning_rate, trainable=sum(p.numel() for p in parameters))
+    kept = None
+    if resume and not os.environ.get("CI"):
+        kept = _Checkpoint(resume, _key(model, batches, learning_rate, warmup, clip, weight_decay))
+        kept.load_into(parameters, engine, schedule, history)
+    done, began, saved = len(history.losses), time.perf_counter() - history.seconds, time.perf_counter()
+    was_training = model.training
+    model.train()
+    bar = Bar(total=steps, initial=done, desc="Training")
+    try:
+        for step in range(done, steps):
+            value = loss(model, batches[step].to(device))
+            scaler.scale(value).backward()
+            scaler.unscale_(engine)
+            nn.utils.clip_grad_norm_(parameters, clip)
+            scaler.step(engine)
+            scaler.update()
+            engine.zero_grad()
+            schedule.step()
+            history.losses.append(value.item())
+            history.seconds = time.perf_counter() - began
+            if history.losses[-1] != history.losses[-1]:
+                raise FloatingPointError(f"the loss of step {step} is not a number: try a smaller learning_rate")
+            bar.set_postfix_str(f" · loss {history.losses[-1]:.2f}", refresh=False)
+            bar.update()
+            if kept and time.perf_counter() - saved > CHECKPOINT_SECONDS:
+                kept.save(parameters, engine, history)
+                saved = time.perf_counter()
+        bar.finish(f"Training done: {history}")
+    finally:
+        bar.close()
+        model.train(was_training)
+    if kept:
+        kept.remove()
+    return history
+
+
+def _warm_up_then_decay(step: int, steps: int, warmup: int) -> float:
+    return min((step + 1) / (warmup + 1), (steps - step) / max(steps - warmup, 1))
+
+
+def _key(model, batches, *settings) -> str:
+    """A hash of configuration, data and code: of the trainable modules' classes, their numbers and first values."""
+    digest = hashlib.sha256(repr((settings, len(batches))).encode())
+    for batch in batches:
+        digest.update(b"".join(t.numpy().tobytes() for t in vars(batch).values() if isinstance(t, torch.Tensor)))
+    for name, module in model.named_modules():
+        own = [p for p in module.parameters(recurse=False) if p.requires_grad]
+        if own:
+            code = [f.__code__.co_code for f in vars(type(module)).values() if hasattr(f, "__code__")]
+            numbers = {k: v for k, v in vars(module).items() if isinstance(v, int | float | str)}
+            digest.update(repr((name, [p.shape for p in own], code, sorted(numbers.items()))).encode())
+    return digest.hexdigest()[:16]
+
+
+class _Checkpoint:
+    """A run on its way: parameters and optimizer state as safetensors, the rest as JSON; renamed into place whole."""
+
+    def __init__(self, name: str, key: str):
+        from .models import cache_directory
+
+        self.directory = cache_directory() / "unfinished" / f"{name}-{key}"
+
+    def load_into(self, parameters, engine, schedule, history: History) -> None:
+        if not self.directory.exists():
+            return
+        tensors = load_file(self.directory / "state.safetensors")
+        said = json.loads((self.directory / "history.json").read_text())
+        with torch.no_grad():
+            for i, parameter in enumerate(parameters):
+                parameter.copy_(tensors.pop(f"parameter.{i}"))
+        state = {i: {} for i in range(len(parameters))}
+        for name, tensor in tensors.items():
+            _, i, what = name.split(".")
+            state[int(i)][what] = tensor
+        engine.load_state_dict({"state": state, "param_groups": engine.state_dict()["param_groups"]})
+        for _ in said["losses"]:
+            schedule.step()
+        history.losses, history.seconds = said["losses"], said["seconds"]
+        history.resumed_at = len(history.losses)
+
+    def save(self, parameters, engine, history: History) -> None:
+        work = Path(f"{self.directory}.partial")
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        tensors = {f"parameter.{i}": p.detach().contiguous() for i, p in enumerate(parameters)}
+        for i, state in engine.state_dict()["state"].items():
+            tensors |= {f"state.{i}.{what}": value for what, value in state.items()}
+        save_file(tensors, work / "state.safetensors")
+        (work / "history.json").write_text(json.dumps({"losses": history.losses, "seconds": history.seconds}))
+        shutil.rmtree(self.directory, ignore_errors=True)
+        work.replace(self.directory)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.directory, ignore_errors=True)
