@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 NB     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test setup check notebook notebooks runs bench robust style badges environment
+.PHONY: help lab test setup check notebook notebooks runs bench robust style badges tables environment
 
 help:            ## this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -50,6 +50,9 @@ style: setup     ## ruff over library, tests and notebooks
 
 badges: setup    ## write the repository's address (pyproject.toml) into the notebooks
 	@$(BIN)/python -m lessonlib.notebooks badges
+
+tables: setup    ## write the README's table and the notebooks' header lines from lessons.toml
+	@$(BIN)/python -m lessonlib.notebooks tables
 
 environment: setup ## write environment.yml from pyproject.toml
 	@$(BIN)/python -m lessonlib.notebooks environment

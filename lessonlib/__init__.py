@@ -21,7 +21,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # bitsandbytes looks for an optional kernel package when PEFT imports it, and says so in every notebook.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
-from .session import Session, start  # noqa: E402
-
 __all__ = ["Session", "start"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    # Late, so that lessonlib.bootstrap can be imported where torch is not installed yet, and say so.
+    if name in __all__:
+        from . import session
+
+        return getattr(session, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,7 +3,10 @@
 import codecs
 import csv
 import hashlib
+import io
+import itertools
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -97,7 +100,9 @@ def from_csv(path: str | Path, text: str = "text", label: str = "label", seed: i
         part = [row for row, where in zip(rows, drawn) if where == split]
         missing = set(names) - {row["label"] for row in part}
         if missing:
-            raise CorpusError(f"{path}: split {split!r} has no row of class {sorted(missing)[0]!r}; give it at least one")
+            raise CorpusError(
+                f"{path}: split {split!r} has no row of class {sorted(missing)[0]!r}; give it at least one"
+            )
         columns = {"text": [row["text"] for row in part], "label": [row["label"] for row in part]}
         out[split] = Dataset.from_dict(columns, features=features)
     return out
@@ -115,52 +120,83 @@ def _read_rows(path: Path, text: str, label: str) -> list[dict]:
             f"{path}, line {line}: byte {raw[cause.start]:#04x} is not UTF-8; save the file as UTF-8 "
             "(in a spreadsheet: 'CSV UTF-8') and call again"
         ) from cause
-    if path.suffix in (".jsonl", ".ndjson"):
-        records = _json_lines(path, content)
+    kind = path.suffix.lower()
+    if kind in (".jsonl", ".ndjson"):
+        records = _json_lines(path, content, (text, label))
     else:
-        reader = csv.DictReader(content.splitlines(keepends=True), delimiter="\t" if path.suffix == ".tsv" else ",")
-        records = _csv_lines(path, reader)
+        records = _csv_lines(path, content, "\t" if kind == ".tsv" else ",", (text, label))
     rows = []
     for line, record in records:
         for column in (text, label):
-            if column not in record or record[column] is None:
-                found = ", ".join(repr(name) for name in record if name)
+            if not _is_text(record[column]):
                 raise CorpusError(
-                    f"{path}, line {line}: no column {column!r}; it has {found}. "
-                    "Say which to read: from_csv(path, text='…', label='…')"
+                    f"{path}, line {line}: column {column!r} holds {json.dumps(record[column])[:40]}, which is no "
+                    "text; fill it in or take the line out"
                 )
         split = str(record.get("split") or "")
-        rows.append({"line": line, "text": str(record[text]), "label": str(record[label]).strip(), "split": split})
+        rows.append(
+            {"line": line, "text": str(record[text]), "label": str(record[label]).strip(), "split": split}
+        )
     if not rows:
-        raise CorpusError(f"{path}: there are no rows; the first line names the columns, each further line is a text")
+        raise CorpusError(
+            f"{path}: there are no rows; the first line names the columns, each further line is a text"
+        )
     return rows
 
 
-def _json_lines(path: Path, content: str):
-    for line, string in enumerate(content.splitlines(), 1):
+def _require_columns(path: Path, line: int, found, columns) -> None:
+    for column in columns:
+        if column not in found:
+            raise CorpusError(
+                f"{path}, line {line}: no column {column!r}; it has {', '.join(map(repr, found))}. "
+                "Say which to read: from_csv(path, text='…', label='…')"
+            )
+
+
+def _is_text(value) -> bool:
+    # None is a field that a short line lacks, or JSON's null. A number may be a label, a list cannot.
+    # A lone surrogate is what JSON escapes leave of an emoji that was cut in two.
+    return isinstance(value, (str, int, float)) and not re.search("[\ud800-\udfff]", str(value))
+
+
+def _json_lines(path: Path, content: str, columns):
+    # Not splitlines, which would break a text at U+2028 and its like.
+    for line, string in enumerate(content.split("\n"), 1):
         if string.strip():
             try:
                 record = json.loads(string)
             except json.JSONDecodeError as cause:
-                raise CorpusError(f"{path}, line {line}: not JSON ({cause.msg}); each line must be one object") from cause
+                raise CorpusError(
+                    f"{path}, line {line}: not JSON ({cause.msg}); each line must be one object"
+                ) from cause
             if not isinstance(record, dict):
                 raise CorpusError(f"{path}, line {line}: {string[:40]!r} is not an object with named columns")
+            _require_columns(path, line, record, columns)
             yield line, record
 
 
-def _csv_lines(path: Path, reader: csv.DictReader):
-    begin = 2
+def _csv_lines(path: Path, content: str, delimiter: str, columns):
+    # strict: a quote that is never closed would otherwise swallow all rows behind it.
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
+    header, begin = None, 1
     try:
-        for record in reader:
-            if None in record:
-                raise CorpusError(
-                    f"{path}, line {begin}: {len(record[None])} more fields than columns; put texts that hold a "
-                    "comma between double quotes"
-                )
-            yield begin, record
+        for fields in reader:
+            if fields and header is None:
+                _require_columns(path, begin, fields, columns)
+                header = fields
+            elif fields:
+                if len(fields) > len(header):
+                    raise CorpusError(
+                        f"{path}, line {begin}: {len(fields) - len(header)} more fields than columns; put texts "
+                        "that hold a comma between double quotes"
+                    )
+                yield begin, dict(itertools.zip_longest(header, fields))
             begin = reader.line_num + 1
     except csv.Error as cause:
-        raise CorpusError(f"{path}, line {begin}: {cause}") from cause
+        raise CorpusError(
+            f"{path}, line {begin}: {cause}; a text that begins with a double quote must end with one, and "
+            "those within it are doubled"
+        ) from cause
 
 
 def _refuse_bad_rows(path: Path, rows: list[dict]) -> None:
@@ -185,7 +221,9 @@ def _refuse_bad_rows(path: Path, rows: list[dict]) -> None:
         raise CorpusError(f"{path}, line {bare}: no split, while other lines have one; fill in all or none")
     counts = Counter(row["label"] for row in rows)
     if len(counts) < 2:
-        raise CorpusError(f"{path}: all {len(rows)} rows have the label {rows[0]['label']!r}; two classes are needed")
+        raise CorpusError(
+            f"{path}: all {len(rows)} rows have the label {rows[0]['label']!r}; two classes are needed"
+        )
     rarest, count = min(counts.items(), key=lambda item: item[1])
     if count < FEWEST_ROWS:
         raise CorpusError(

@@ -140,13 +140,15 @@ def merge_lora(model: nn.Module) -> nn.Module:
     """Put a plain linear layer of weight W + scale B A in each LoRA layer's place: no cost is left in the forward pass.
 
     The LoRA layer is kept aside for `unmerge_lora`, so merging never loses the base's bits.
-    Raises LoRAError for an update that is not finite, or one to a weight that another module shares.
+    Raises LoRAError for a merged model, an update that is not finite, or one to a weight that another module shares.
     """
     owners = {}
     for path, module in model.named_modules():
         if isinstance(getattr(module, "weight", None), nn.Parameter):
             owners.setdefault(module.weight.data_ptr(), set()).add(path.removesuffix(".base"))
     todo = [(path, layer) for path, layer in _all_or_raise(model) if model.get_submodule(path) is layer]
+    if not todo:
+        raise LoRAError("this model is merged already: call unmerge_lora(model) before merging again")
     for path, layer in todo:
         _refuse_not_finite(path, layer)
         if others := owners[layer.base.weight.data_ptr()] - {path}:
@@ -155,7 +157,7 @@ def merge_lora(model: nn.Module) -> nn.Module:
                 "leave it unmerged, or leave it out of the targets"
             )
     for path, layer in todo:
-        linear = layer.merged()
+        linear = layer.merged() if hasattr(layer, "merged") else LoRALinear.merged(layer)
         vars(linear)["unmerged"] = layer  # in __dict__: neither a submodule nor in the state dict
         _put(model, path, linear)
     return model
@@ -188,8 +190,10 @@ WEIGHTS = "adapter_model.safetensors"
 UNDERSTOOD = {
     "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "target_modules", "exclude_modules",
     "layers_to_transform", "layers_pattern", "task_type", "peft_type", "base_model_name_or_path", "revision",
-    "inference_mode", "lora_dropout", "init_lora_weights", "auto_mapping", "peft_version", "runtime_config",
+    "inference_mode", "lora_dropout", "auto_mapping", "peft_version", "runtime_config",
 }  # fmt: skip
+# The others (PiSSA, OLoRA, ...) change the base's weights too, which the file does not hold.
+PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")
 
 
 def save_lora(model: nn.Module, directory: str | Path) -> Path:
@@ -286,14 +290,15 @@ def _read_config(directory: Path) -> dict:
     if not path.exists():
         raise LoRAError(f"{directory} has no adapter_config.json: give the directory that save_lora or PEFT wrote")
     try:
-        config = json.loads(path.read_text("utf8"))
-    except json.JSONDecodeError as cause:
-        raise LoRAError(f"{path} is not JSON ({cause}): the file is damaged, save the adapter again") from cause
+        config = dict(json.loads(path.read_text("utf8")))
+    except (ValueError, TypeError) as cause:
+        raise LoRAError(f"{path} is not a JSON object ({cause}): it is damaged, save the adapter again") from cause
     if (kind := config.get("peft_type")) != "LORA":
         raise LoRAError(f"{path} describes {kind}, not LORA: use PEFT itself to load it")
     defaults = LoraConfig().to_dict()
     for name, value in config.items():
-        if name not in UNDERSTOOD and value != defaults.get(name) and value not in (None, False, [], {}):
+        plain = PLAIN_STARTS if name == "init_lora_weights" else (defaults.get(name), None, False, [], {})
+        if name not in UNDERSTOOD and value not in plain:
             raise LoRAError(f"{path} sets {name} = {value!r}, which a plain LoRA layer cannot express: use PEFT itself")
     return {"alpha_pattern": {}, "use_rslora": False, "lora_alpha": defaults["lora_alpha"]} | config
 
@@ -310,6 +315,6 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     for name, tensor in tensors.items():
         if not name.startswith(PREFIX) or not name.endswith((".lora_A.weight", ".lora_B.weight")):
             raise LoRAError(f"{path} holds {name}, which a plain LoRA layer cannot express: use PEFT itself to load it")
-        if not torch.isfinite(tensor).all():
+        if not torch.isfinite(tensor.float()).all():
             raise LoRAError(f"{path}: {name} holds NaN or infinity: the training diverged, train again")
     return tensors

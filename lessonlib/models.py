@@ -5,11 +5,14 @@ safetensors in the cache, checked by sha256, and then loads in a tenth of a seco
 of the 4-bit file, slightly off the original release; `source="hub"` gives the original.
 """
 
+import contextlib
 import functools
 import hashlib
+import io
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -18,6 +21,7 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging as transformers_logging
 
@@ -57,11 +61,31 @@ def load_base(name: str = "smollm2-135m", dtype: torch.dtype | None = None, sour
     """
     directory = find_base(name, source)
     device = hardware.device()
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype or hardware.dtype(device))
+    dtype = dtype or hardware.dtype(device)
+    try:
+        return _load(directory, device, dtype)
+    except (OSError, ValueError, SafetensorError) as cause:
+        raise ModelFileError(f"{directory} cannot be loaded ({cause}): a file is missing or damaged") from cause
+
+
+def _load(directory: Path, device: torch.device, dtype: torch.dtype):
+    model = _pretrained(
+        directory,
+        dtype=dtype,
+        # On a CPU the fused kernel's backward pass takes twice as long as plain matrix products on texts this short.
+        attn_implementation="sdpa" if device.type == "cuda" else "eager",
+    )
     tokenizer = AutoTokenizer.from_pretrained(directory)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model.to(device).eval(), tokenizer
+
+
+def _pretrained(directory: Path, **settings):
+    model, info = AutoModelForCausalLM.from_pretrained(directory, output_loading_info=True, **settings)
+    if missing := sorted(info["missing_keys"]):  # transformers would go on with random numbers
+        raise ValueError(f"{len(missing)} weights are missing, {missing[0]} among them")
+    return model
 
 
 def find_base(name: str = "smollm2-135m", source: str | Path | None = None) -> Path:
@@ -75,7 +99,11 @@ def find_base(name: str = "smollm2-135m", source: str | Path | None = None) -> P
         return own
     if own is not None and not own.exists():
         raise ModelFileError(f"{own} does not exist: give a model directory, a .gguf file or a wheel, or source='hub'")
-    directory = cache_directory() / "models" / (name if own is None else own.stem)
+    if own is None or own.suffix == ".whl":
+        kept = next(iter(HUB))  # a wheel must hold the pinned file, so that a copied one serves every later call
+    else:
+        kept = f"{own.stem}-{_sha256_once(own.resolve(), own.stat().st_size, own.stat().st_mtime_ns)[:12]}"
+    directory = cache_directory() / "models" / kept
     directory.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{directory}.lock"):  # a second process waits here and then finds the first one's work
         if not directory.exists():
@@ -95,7 +123,11 @@ def _verify(directory: Path) -> None:
     remedy = f"delete the directory {directory} and call again: it is made anew"
     if not manifest.exists():
         raise ModelFileError(f"{directory} has no {MANIFEST}, so it was not written by this library: {remedy}")
-    for file, expected in json.loads(manifest.read_text())["files"].items():
+    try:
+        files = json.loads(manifest.read_text("utf8"))["files"]
+    except (ValueError, KeyError, TypeError) as cause:
+        raise ModelFileError(f"{manifest} is damaged ({cause!r}): {remedy}") from cause
+    for file, expected in files.items():
         path = directory / file
         if not path.exists():
             raise ModelFileError(f"{path} is missing: {remedy}")
@@ -126,13 +158,7 @@ def _convert(own: Path | None, directory: Path) -> None:
             )
         bar.update()
         whole = work / "whole"
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent,
-            gguf_file=gguf.name,
-            dtype=torch.bfloat16,
-            quantization_config=GgufConfig(dequantize=True),  # else the model counts as quantized and cannot be saved
-        )
+        model, tokenizer = _read_gguf(gguf)
         bar.update()
         model.save_pretrained(whole)
         tokenizer.save_pretrained(whole)
@@ -144,6 +170,20 @@ def _convert(own: Path | None, directory: Path) -> None:
     finally:
         bar.close()
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _read_gguf(gguf: Path):
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # of the reader's own progress bar
+            model = _pretrained(
+                gguf.parent,
+                gguf_file=gguf.name,
+                dtype=torch.bfloat16,
+                quantization_config=GgufConfig(dequantize=True),  # else the model counts as quantized, cannot be saved
+            )
+            return model, AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    except (OSError, ValueError, KeyError, IndexError, struct.error) as cause:
+        raise ModelFileError(f"{gguf} cannot be read ({cause}): it is truncated, or no model for transformers") from cause
 
 
 def _download_wheel(work: Path) -> Path:

@@ -54,8 +54,11 @@ def build(asked: list[Question]):
         reply = widgets.HTML()
 
         def answer(change, question=question, reply=reply):
-            mark = "✓ Right." if change["new"] == question.right else "✗ Not so."
-            reply.value = f"<p><b>{mark}</b> {html.escape(question.replies[change['new']])}</p>"
+            if change["new"] is None:  # taken back
+                reply.value = ""
+            else:
+                mark = "✓ Right." if change["new"] == question.right else "✗ Not so."
+                reply.value = f"<p><b>{mark}</b> {html.escape(question.replies[change['new']])}</p>"
             tell()
 
         choice.observe(answer, names="index")
@@ -67,13 +70,14 @@ def build(asked: list[Question]):
 
 
 def as_text(asked: list[Question]) -> str:
-    """The quiz as plain text, with the answers at its end."""
-    lines = []
+    """The quiz as plain text: the questions, and at its end what to say to each answer."""
+    lines, answers = [], ["Answers"]
     for number, question in enumerate(asked, 1):
         lines.append(f"{number}. {question.text}")
         lines += [f"   {'abcd'[i]}) {option}" for i, option in enumerate(question.options)]
-    answers = ", ".join(f"{i}{'abcd'[q.right]}" for i, q in enumerate(asked, 1))
-    return "\n".join([*lines, f"Answers: {answers}"])
+        for i, reply in enumerate(question.replies):
+            answers.append(f"{number}{'abcd'[i]}  {'Right.' if i == question.right else 'Not so.'} {reply}")
+    return "\n".join([*lines, "", *answers])
 
 
 def as_html(asked: list[Question]) -> str:

@@ -1,10 +1,16 @@
 """The one training loop: any model whose trainable parameters are marked, on CPU and GPU."""
 
+import functools
 import hashlib
+import inspect
 import json
+import math
 import os
+import re
 import shutil
 import time
+import types
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +23,8 @@ from .classification import label_loss
 from .progress import Bar
 
 CHECKPOINT_SECONDS = 5.0
+# Classes of these go by their names: they patch their own code while they run.
+INSTALLED = {"torch", "transformers", "peft", "accelerate", "bitsandbytes"}
 
 
 @dataclass
@@ -75,7 +83,7 @@ def fit(
     history = History(learning_rate=learning_rate, trainable=sum(p.numel() for p in parameters))
     kept = None
     if resume and not os.environ.get("CI"):
-        kept = _Checkpoint(resume, _key(model, batches, learning_rate, warmup, clip, weight_decay))
+        kept = _Checkpoint(resume, _key(model, batches, loss, optimizer, learning_rate, warmup, clip, weight_decay))
         kept.load_into(parameters, engine, schedule, history)
     done, began, saved = len(history.losses), time.perf_counter() - history.seconds, time.perf_counter()
     was_training = model.training
@@ -84,6 +92,9 @@ def fit(
     try:
         for step in range(done, steps):
             value = loss(model, batches[step].to(device))
+            history.losses.append(value.item())
+            if not math.isfinite(history.losses[-1]):
+                raise FloatingPointError(f"the loss of step {step} is {history.losses[-1]}: try a smaller learning_rate")
             scaler.scale(value).backward()
             scaler.unscale_(engine)
             nn.utils.clip_grad_norm_(parameters, clip)
@@ -91,10 +102,7 @@ def fit(
             scaler.update()
             engine.zero_grad()
             schedule.step()
-            history.losses.append(value.item())
             history.seconds = time.perf_counter() - began
-            if history.losses[-1] != history.losses[-1]:
-                raise FloatingPointError(f"the loss of step {step} is not a number: try a smaller learning_rate")
             bar.set_postfix_str(f" · loss {history.losses[-1]:.2f}", refresh=False)
             bar.update()
             if kept and time.perf_counter() - saved > CHECKPOINT_SECONDS:
@@ -113,18 +121,47 @@ def _warm_up_then_decay(step: int, steps: int, warmup: int) -> float:
     return min((step + 1) / (warmup + 1), (steps - step) / max(steps - warmup, 1))
 
 
-def _key(model, batches, *settings) -> str:
-    """A hash of configuration, data and code: of the trainable modules' classes, their numbers and first values."""
-    digest = hashlib.sha256(repr((settings, len(batches))).encode())
+def _key(model, batches, loss, optimizer, *settings) -> str:
+    """A hash of configuration, data and code: of the modules' classes and numbers, and the first values of what trains."""
+    digest = hashlib.sha256(repr((settings, len(batches), _code(loss), _code(optimizer))).encode())
     for batch in batches:
-        digest.update(b"".join(t.numpy().tobytes() for t in vars(batch).values() if isinstance(t, torch.Tensor)))
+        digest.update(b"".join(_bytes(t) for t in vars(batch).values() if isinstance(t, torch.Tensor)))
+    code = {cls: _code(cls) for cls in {type(module) for module in model.modules()}}
     for name, module in model.named_modules():
-        own = [p for p in module.parameters(recurse=False) if p.requires_grad]
-        if own:
-            code = [f.__code__.co_code for f in vars(type(module)).values() if hasattr(f, "__code__")]
-            numbers = {k: v for k, v in vars(module).items() if isinstance(v, int | float | str)}
-            digest.update(repr((name, [p.shape for p in own], code, sorted(numbers.items()))).encode())
+        numbers = {k: v for k, v in vars(module).items() if isinstance(v, int | float | str)}
+        digest.update(repr((name, code[type(module)], sorted(numbers.items()))).encode())
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            digest.update(repr((name, parameter.shape, parameter.dtype)).encode() + _bytes(parameter))
     return digest.hexdigest()[:16]
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _code(thing) -> str:
+    """What a function or class does, as text that another process would give as well."""
+    if isinstance(thing, functools.partial):
+        return _text((_code(thing.func), thing.args, thing.keywords))
+    if isinstance(thing, type):
+        own = [cls for cls in thing.__mro__ if cls.__module__.partition(".")[0] not in INSTALLED]
+        bodies = [_code(f) for cls in own for f in vars(cls).values() if inspect.isfunction(f)]
+        return _text((f"{thing.__module__}.{thing.__qualname__}", bodies))
+    function = inspect.unwrap(thing)
+    if not hasattr(function, "__code__"):
+        return _code(type(thing))
+    return _text((_bytecode(function.__code__), function.__defaults__, function.__kwdefaults__))
+
+
+def _bytecode(constant):
+    if isinstance(constant, types.CodeType):  # functions inside a function are its constants
+        return constant.co_code, constant.co_names, [_bytecode(inner) for inner in constant.co_consts]
+    return sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant
+
+
+def _text(value) -> str:
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 class _Checkpoint:
@@ -134,12 +171,17 @@ class _Checkpoint:
         from .models import cache_directory
 
         self.directory = cache_directory() / "unfinished" / f"{name}-{key}"
+        self.partial = Path(f"{self.directory}.partial")
 
     def load_into(self, parameters, engine, schedule, history: History) -> None:
         if not self.directory.exists():
             return
+        device = parameters[0].device
         tensors = load_file(self.directory / "state.safetensors")
         said = json.loads((self.directory / "history.json").read_text())
+        torch.set_rng_state(tensors.pop("random"))  # of dropout
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(tensors.pop("random.cuda"), device)
         with torch.no_grad():
             for i, parameter in enumerate(parameters):
                 parameter.copy_(tensors.pop(f"parameter.{i}"))
@@ -148,16 +190,21 @@ class _Checkpoint:
             _, i, what = name.split(".")
             state[int(i)][what] = tensor
         engine.load_state_dict({"state": state, "param_groups": engine.state_dict()["param_groups"]})
-        for _ in said["losses"]:
-            schedule.step()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*optimizer.step.*")  # its steps were taken before
+            for _ in said["losses"]:
+                schedule.step()
         history.losses, history.seconds = said["losses"], said["seconds"]
         history.resumed_at = len(history.losses)
 
     def save(self, parameters, engine, history: History) -> None:
-        work = Path(f"{self.directory}.partial")
+        work = self.partial
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         tensors = {f"parameter.{i}": p.detach().contiguous() for i, p in enumerate(parameters)}
+        tensors["random"] = torch.get_rng_state()
+        if parameters[0].device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(parameters[0].device)
         for i, state in engine.state_dict()["state"].items():
             tensors |= {f"state.{i}.{what}": value for what, value in state.items()}
         save_file(tensors, work / "state.safetensors")
@@ -166,4 +213,5 @@ class _Checkpoint:
         work.replace(self.directory)
 
     def remove(self) -> None:
-        shutil.rmtree(self.directory, ignore_errors=True)
+        for directory in (self.directory, self.partial):
+            shutil.rmtree(directory, ignore_errors=True)

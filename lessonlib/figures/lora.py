@@ -30,8 +30,16 @@ def draw_spectrum(ax, update: Sequence[float], noise: Sequence[float], level: fl
         rank = _rank_at(share, level)
         ax.plot(ranks, 100 * share, color=colour, linestyle=line)
         ax.plot([rank], [100 * share[rank - 1]], "o", color=colour)
+        # The update's name goes to the left where there is room, so that the two never meet.
+        left = values is update and rank > len(values) ** 0.5
         ax.annotate(
-            f"{name}: rank {rank}", (rank, 100 * share[rank - 1]), (rank * 1.08, 100 * share[rank - 1] - 9), color=colour
+            f"{name}: rank {rank}",
+            (rank, 100 * share[rank - 1]),
+            (-8, 4) if left else (8, -6),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="bottom" if left else "top",
+            color=colour,
         )
     ax.axhline(100 * level, color=INK, linewidth=0.8, linestyle=":")
     ax.set(xscale="log", ylim=(0, 103), xlabel="rank kept (log scale)", ylabel="energy held, %")
@@ -40,7 +48,7 @@ def draw_spectrum(ax, update: Sequence[float], noise: Sequence[float], level: fl
     ax.set_title(f"{100 * level:.0f} % of the update's energy is in {ours} of {len(update)} directions")
     return (
         f"Two rising curves of energy against rank kept, on a logarithmic axis. The update of full fine-tuning reaches "
-        f"{100 * level:.0f} per cent at rank {ours}, random noise of the same shape at rank {random}."
+        f"{100 * level:.0f} per cent at rank {ours} of {len(update)}, random noise of the same shape at rank {random}."
     )
 
 
@@ -54,16 +62,21 @@ def spectrum(update: Sequence[float], noise: Sequence[float]) -> Picture:
 
 def draw_learning_curves(ax, curves: dict[str, Sequence[float]], window: int = 8) -> str:
     """Training loss by step, smoothed by a running mean, several runs in one picture."""
-    said = []
+    said, ends = [], []
     for (name, losses), colour, line in zip(curves.items(), (BLUE, VERMILION, GREY, YELLOW), ("-", "--", "-.", ":")):
         losses = np.asarray(losses, dtype=float)
         smooth = np.array([losses[max(0, i - window + 1) : i + 1].mean() for i in range(len(losses))])
         steps = np.arange(1, len(losses) + 1)
         ax.plot(steps, losses, ".", color=colour, alpha=0.25, markersize=4)
         ax.plot(steps, smooth, color=colour, linestyle=line)
-        ax.annotate(name, (steps[-1], smooth[-1]), (6, 0), textcoords="offset points", color=colour, va="center")
+        ends.append((smooth[-1], steps[-1], name, colour))
         said.append(f"{name} falls from {smooth[0]:.2f} to {smooth[-1]:.2f}")
     ax.set(xlabel="step", ylabel="loss, nats", ylim=(0, None))
+    lowest = 0.0
+    for height, step, name, colour in sorted(ends):
+        height = max(height, lowest)
+        ax.annotate(name, (step, height), (6, 0), textcoords="offset points", color=colour, va="center")
+        lowest = height + 0.07 * ax.get_ylim()[1]  # names of curves that end together stand one above the other
     longest = max(len(losses) for losses in curves.values())
     ax.set_xlim(0, longest * (1.02 + 0.018 * max(len(name) for name in curves)))
     ax.set_title("Training loss")
@@ -99,14 +112,18 @@ def draw_rank_sweep(ax, runs, reference=None, chosen: int | None = None) -> str:
     if reference:
         level = 100 * np.mean([run.accuracy for run in reference])
         ax.axhline(level, color=GREY, linestyle="--")
-        ax.annotate("full fine-tuning", (1, level), (0, 4), textcoords="offset points", color=GREY)
+        ax.annotate("full fine-tuning", (min(means), level), (0, 4), textcoords="offset points", color=GREY)
         said += f"; full fine-tuning {level:.0f}"
     ax.set(xscale="log", xlabel="rank r (log scale)", ylabel="test accuracy, %", ylim=(0, 100))
     ax.set_xticks(list(groups), [str(r) for r in groups])
     ax.minorticks_off()
     spread = 100 * (max(means.values()) - min(means.values()))
     ax.set_title(f"From r = {min(means)} to {max(means)} the mean moves by {spread:.0f} points")
-    return f"Test accuracy in per cent by rank, three seeds each, means: {said}."
+    seeds = " or ".join(str(n) for n in sorted({len(group) for group in groups.values()}))
+    return (
+        f"Test accuracy in per cent by rank, means over {seeds} seeds: {said}. "
+        f"From r = {min(means)} to {max(means)} the mean moves by {spread:.0f} points."
+    )
 
 
 def rank_sweep(runs, reference=None) -> Picture:
@@ -151,8 +168,9 @@ def draw_rank(axes, r: int, shape: tuple[int, int], update: Sequence[float], run
         2 * d_in + 1.75 * gap + thin, d_out - thin / 2, "A", ha="left", va="center", color=VERMILION, weight="bold"
     )
     numbers = r * (d_in + d_out)
+    percent = f"{100 * numbers / (d_in * d_out):.2g}"
     left.text(
-        d_in + 1.6 * gap + thin, d_out * 0.45, f"r = {r}\n{numbers:,} numbers\n{100 * numbers / (d_in * d_out):.2g} % of W"
+        d_in + 1.6 * gap + thin, d_out * 0.45, f"r = {r}\n{numbers:,} numbers\n{percent} % of W"
     )
     left.set(xlim=(-0.05 * d_in, 2.45 * d_in + thin), ylim=(-0.25 * d_out, 1.05 * d_out), aspect="equal")
     share = _share(update)
@@ -164,8 +182,8 @@ def draw_rank(axes, r: int, shape: tuple[int, int], update: Sequence[float], run
     measured = [run.accuracy for run in runs if run.settings["r"] == r]
     right.set_title(f"{100 * np.mean(measured):.0f} % measured")
     return (
-        f"Rank {r}: B is {d_out} by {r} and A {r} by {d_in}, {numbers} numbers beside {d_out * d_in} in W. Rank {r} holds "
-        f"{100 * share[r - 1]:.0f} per cent of a full update's energy; the tuned model scored "
+        f"Rank {r}: B is {d_out} by {r} and A {r} by {d_in}, {numbers} numbers, {percent} per cent of those "
+        f"in W. Rank {r} holds {100 * share[r - 1]:.0f} per cent of a full update's energy; the tuned model scored "
         f"{100 * np.mean(measured):.0f} per cent, mean of {len(measured)} runs."
     )
 

@@ -1,0 +1,103 @@
+"""One LoRA training step of the real model: this library beside PEFT, in turns, in one process.
+
+Same model, same trainable set, same initial values, same batches. PEFT is given its best: in float32 and, in bfloat16,
+both with its float32 adapters (its default, and our way) and the same loss over the label logits only; its stock loss
+over all logits is timed as well. Prints the ratio of medians with its interval, counted bytes, and the largest
+difference of the losses over 20 steps in float32.
+
+    python benchmarks/lora_step.py [rounds]
+"""
+
+import sys
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.nn import functional as F
+
+from lessonlib import corpora
+from lessonlib.classification import label_loss
+from lessonlib.evaluation import SavedTensors, paired_times, training_bytes
+from lessonlib.experiments import tickets_task
+from lessonlib.lora import add_lora, lora_layers
+from lessonlib.models import load_base
+from lessonlib.session import seed_everything
+from lessonlib.training import trainable_parameters
+
+TARGETS = ["q_proj", "v_proj"]
+TARGET_RATIO = 1.0
+FAILS_OVER = 1.15 * TARGET_RATIO
+
+
+def pair(dtype):
+    """Our model and PEFT's with the same adapters."""
+    seed_everything()
+    ours, tokenizer = load_base(dtype=dtype)
+    add_lora(ours, TARGETS, r=8, alpha=16)
+    theirs = get_peft_model(
+        load_base(dtype=dtype)[0], LoraConfig(r=8, lora_alpha=16, target_modules=TARGETS, lora_dropout=0.0)
+    )
+    state = dict(theirs.named_parameters())
+    with torch.no_grad():
+        for path, layer in lora_layers(ours):
+            state[f"base_model.model.{path}.lora_A.default.weight"].copy_(layer.A)
+    return ours, theirs, tickets_task(tokenizer)
+
+
+def stock_loss(model, batch):
+    """The loss as the model's own forward pass offers it: logits of the whole vocabulary at every position."""
+    logits = model(input_ids=batch.input_ids, use_cache=False).logits
+    last = logits[torch.arange(len(batch.last)), batch.last][:, batch.label_ids]
+    return F.cross_entropy(last.float(), batch.targets)
+
+
+class Trainer:
+    def __init__(self, model, batches, loss):
+        self.model, self.batches, self.loss, self.place = model, batches, loss, 0
+        self.optimizer = torch.optim.AdamW(trainable_parameters(model), lr=1e-3, weight_decay=0.0)
+
+    def step(self):
+        value = self.loss(self.model, self.batches[self.place % len(self.batches)])
+        value.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.place += 1
+        return value.item()
+
+    def bytes(self):
+        with SavedTensors(self.model) as saved:
+            value = self.loss(self.model, self.batches[0])
+        value.backward()
+        total = sum(training_bytes(self.model, self.optimizer).values())
+        self.optimizer.zero_grad()
+        return total, saved.bytes
+
+
+def main(rounds: int = 15) -> int:
+    rows, failed = corpora.tickets("train"), False
+    for dtype in (torch.float32, torch.bfloat16):
+        ours, theirs, task = pair(dtype)
+        batches = task.training_batches(rows["text"], rows["intent"], steps=20, batch_size=8)
+        name = str(dtype).removeprefix("torch.")
+        if dtype == torch.float32:
+            a, b = Trainer(ours, batches, label_loss), Trainer(theirs, batches, label_loss)
+            worst = max(abs(a.step() - b.step()) for _ in range(20))
+            print(f"{name}: largest difference of the losses over 20 steps {worst:.1e} (must be below 1e-3)")
+            failed |= worst > 1e-3
+        trainers = {
+            "ours": Trainer(ours, batches, label_loss),
+            "PEFT": Trainer(theirs, batches, label_loss),
+            "PEFT, all logits": Trainer(theirs, batches, stock_loss),
+        }
+        (held, saved), (their_held, their_saved) = trainers["ours"].bytes(), trainers["PEFT"].bytes()
+        print(f"{name}: held bytes ours / PEFT {held / their_held:.3f}, saved for backward {saved / their_saved:.3f}")
+        times = paired_times({name: trainer.step for name, trainer in trainers.items()}, rounds)
+        print(f"{name}: {times}")
+        for other in ("PEFT", "PEFT, all logits"):
+            ratio, low, high = times.ratio("ours", to=other)
+            print(f"{name}: ours / {other} {ratio:.2f} ({low:.2f} to {high:.2f})")
+        failed |= times.ratio("ours", to="PEFT")[0] > FAILS_OVER or (held + saved) > (their_held + their_saved)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(int, sys.argv[1:])))

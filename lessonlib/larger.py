@@ -1,0 +1,29 @@
+"""The same experiment with a larger model, where there is a GPU that holds it; one line otherwise."""
+
+from collections.abc import Callable
+
+from . import hardware
+from .session import Session, seed_everything
+
+MODEL = "HuggingFaceTB/SmolLM2-1.7B-Instruct"
+# 1.7 billion weights of 2 bytes, and as much again for activations, adapters and the allocator's slack.
+NEEDS_GB = 8.0
+
+
+def on_your_gpu(
+    session: Session, experiment: Callable, model: str = MODEL, needs_gb: float = NEEDS_GB, on_cpu_too: bool = False
+):
+    """Call experiment(model, tokenizer) with a larger model from the Hub, or say what that would need.
+
+    Not run on the course's own machines, which have no GPU: there only the line, and in the tests the same path with
+    a tiny model on the CPU (`on_cpu_too`).
+    """
+    free = hardware.memory_gb(session.device)
+    if not on_cpu_too and (session.device.type != "cuda" or free < needs_gb):
+        here = "there is no GPU" if session.device.type != "cuda" else f"the GPU has {free:.0f} GB free"
+        print(f"Not run: {model.rpartition('/')[2]} needs a GPU with {needs_gb:.0f} GB free, here {here}.")
+        return None
+    from .models import load_base
+
+    seed_everything()
+    return experiment(*load_base(model, dtype=session.dtype))

@@ -1,0 +1,199 @@
+"""The notebook files: complete, fresh, tidy, readable by everyone."""
+
+import importlib
+import inspect
+import re
+
+import nbformat
+import pytest
+
+from lessonlib import notebooks
+from lessonlib.claims import claims
+from lessonlib.exercises import exercises, lessons_with_exercises
+from lessonlib.session import lessons
+
+PATHS = notebooks.paths()
+each = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(path):
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def test_as_many_notebooks_exist_as_the_table_says():
+    assert [path.name[:2] for path in PATHS] == [n for n, entry in lessons().items() if entry["built"]]
+
+
+@each
+def test_notebook_is_valid(path):
+    nbformat.validate(read(path))
+
+
+@each
+def test_cell_ids_are_there_and_unique(path):
+    ids = [cell["id"] for cell in read(path).cells]
+    assert len(set(ids)) == len(ids)
+
+
+@each
+def test_outputs_belong_to_the_code(path):
+    notebook = read(path)
+    assert notebook.metadata["lessonlib"]["source_hash"] == notebooks.source_hash(notebook), (
+        f"{path.name} was changed after it was executed: run `make notebooks NB={path.name[:2]}`"
+    )
+
+
+@each
+def test_every_code_cell_was_executed_in_order(path):
+    counts = [cell.execution_count for cell in code_cells(path)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+@each
+def test_outputs_hold_no_errors_no_stderr_no_widgets(path):
+    assert "widgets" not in read(path).metadata
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            assert output.output_type != "error", cell.source
+            assert output.get("name") != "stderr", cell.source
+            assert not any("widget" in mime for mime in output.get("data", {})), cell.source
+
+
+@each
+def test_outputs_hold_no_paths_of_a_machine(path):
+    text = path.read_text("utf8")
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            shown = output.get("text", "") + str(output.get("data", {}).get("text/plain", ""))
+            assert not re.search(r"(/home/|/root/|/tmp/|/work/|[A-Z]:\\\\)", shown), shown[:300]
+    assert "<ipython-input" not in text
+
+
+@each
+def test_every_image_has_alt_text(path):
+    for cell in read(path).cells:
+        for image in re.findall(r"!\[(.*?)\]\(|<img(?![^>]*alt=)", cell.source):
+            assert image, f"an image without alt text: {cell.source[:100]}"
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                alt = output.metadata.get("image/png", {}).get("alt", "")
+                assert len(alt) > 40, f"an output image without a description: {cell.source[:100]}"
+
+
+@each
+def test_first_code_cell_is_the_shared_one(path):
+    assert code_cells(path)[0].source == notebooks.bootstrap()
+
+
+@each
+def test_header_states_the_measured_minutes_and_memory(path):
+    assert notebooks.header_line(path.name[:2]) in read(path).cells[0].source
+
+
+@each
+def test_notebook_is_small_enough_to_render(path):
+    assert path.stat().st_size < 1_500_000
+
+
+@each
+def test_cells_are_short(path):
+    lines = sorted(len(cell.source.splitlines()) for cell in code_cells(path)[1:])
+    assert lines[len(lines) // 2] <= 5 and lines[-1] <= 27
+
+
+@each
+def test_headings_do_not_skip_a_level(path):
+    cells = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+    levels = [len(mark) for source in cells for mark in re.findall(r"^(#+) ", source, flags=re.M)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+
+
+def defined():
+    for path in PATHS:
+        for cell in code_cells(path):
+            for tag in notebooks.tags(cell):
+                if tag.startswith("definition:"):
+                    yield pytest.param(cell.source, *tag.split(":")[1:], id=f"{path.stem}-{tag}")
+
+
+@pytest.mark.parametrize("source, module, name", defined())
+def test_notebook_and_library_define_the_same(source, module, name):
+    library = inspect.getsource(getattr(importlib.import_module(module), name))
+    assert notebooks.same_code(source, library)
+
+
+def test_the_comparison_of_definitions_sees_a_change():
+    assert notebooks.same_code('def f(x):\n    """Doc."""\n    return x', "def f(x):\n    return x  # why")
+    assert not notebooks.same_code("def f(x):\n    return x", "def f(x):\n    return 2 * x")
+
+
+@each
+def test_a_definition_has_at_most_25_lines(path):
+    for cell in code_cells(path):
+        if any(tag.startswith("definition:") for tag in notebooks.tags(cell)):
+            assert sum(bool(line.strip()) for line in cell.source.splitlines()) <= 25
+
+
+@each
+def test_exercises_stand_in_their_notebook_with_their_stub_and_level(path):
+    number = path.name[:2]
+    known = exercises(number) if number in lessons_with_exercises() else {}
+    cells = read(path).cells
+    prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    found = [cell.source for cell in cells if "exercise" in notebooks.tags(cell)]
+    assert len(found) == len(known) >= 3
+    for (id, exercise), source in zip(known.items(), found, strict=True):
+        assert source == f'{exercise.stub.rstrip()}\n\n{exercise.name} = check("{id}", {exercise.name})'
+        assert f"### {exercise.level}" in prose
+
+
+@each
+def test_a_learner_who_did_nothing_sees_no_error_and_one_who_solved_all_sees_only_right(path, capsys):
+    """Fill the references into the exercise cells and run those cells with their checks."""
+    number = path.name[:2]
+    if number not in lessons_with_exercises():
+        pytest.skip("no exercises")
+    setup = "import torch\nfrom torch import nn\nfrom lessonlib.exercises import check\n"
+    for exercise in exercises(number).values():
+        last = f'{exercise.name} = check("{exercise.id}", {exercise.name})'
+        exec(setup + exercise.solution + last, {})
+        assert f"✓ {exercise.id} right" in capsys.readouterr().out
+        exec(setup + exercise.stub + last, {})
+        assert f"○ {exercise.id} not yet" in capsys.readouterr().out
+
+
+def settled():
+    return [
+        (path.name[:2], id)
+        for path in PATHS
+        for cell in code_cells(path)
+        for id in re.findall(r'settle\(\s*"(C\d{3})"', cell.source)
+    ]
+
+
+def test_each_claim_is_settled_at_most_once_and_in_its_own_notebook():
+    ids = [id for _, id in settled()]
+    assert len(set(ids)) == len(ids)
+    assert all(claims()[id].notebook == number for number, id in settled())
+
+
+def test_a_finished_notebook_settles_all_its_claims(capsys):
+    done = {id for _, id in settled()}
+    open_claims = [claim for claim in claims().values() if claim.id not in done]
+    finished = {number for number, entry in lessons().items() if entry.get("all_claims_settled")}
+    assert not [claim.id for claim in open_claims if claim.notebook in finished]
+    with capsys.disabled():
+        print(f"\n{len(done)} claims settled, {len(open_claims)} of {len(claims())} open")
+
+
+def test_readme_table_is_fresh():
+    assert notebooks.readme_table() in (notebooks.ROOT / "README.md").read_text("utf8"), "run `make tables`"
+
+
+def test_environment_file_is_fresh():
+    assert (notebooks.ROOT / "environment.yml").read_text("utf8") == notebooks.environment(), "run `make environment`"

@@ -1,0 +1,305 @@
+"""The figures: each draws, says in words what it shows, keeps its text inside, and follows its control."""
+
+import base64
+import html
+import io
+import random
+import re
+import statistics
+import time
+from itertools import combinations
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from matplotlib import image
+from matplotlib.figure import Figure
+
+from lessonlib import figures
+from lessonlib.figures import Picture, style
+from lessonlib.figures.widgets import slider
+
+RANKS = (1, 2, 4, 8, 16, 64)
+
+
+def runs_of(means: dict[int, float], seeds=(-0.01, 0.0, 0.01)) -> list:
+    """Synthetic recorded runs of LoRA, in no order."""
+    runs = [
+        SimpleNamespace(settings={"r": r, "seed": 0}, accuracy=m + s) for r, m in means.items() for s in seeds
+    ]
+    random.Random(0).shuffle(runs)
+    return runs
+
+
+def spectrum_of(rank: int, size: int = 576, noise: float = 0.05, seed: int = 0) -> np.ndarray:
+    """Singular values of a matrix of low rank and noise."""
+    rng = np.random.default_rng(seed)
+    low = rng.normal(size=(size, rank)) @ rng.normal(size=(rank, size)) / rank**0.5
+    return np.linalg.svd(low + noise * rng.normal(size=(size, size)), compute_uv=False)
+
+
+UPDATE, NOISE = spectrum_of(12), spectrum_of(1, noise=100.0, seed=1)
+RUNS = runs_of(dict(zip(RANKS, (0.80, 0.84, 0.86, 0.88, 0.87, 0.86))))
+FULL = [SimpleNamespace(settings={}, accuracy=accuracy) for accuracy in (0.90, 0.92, 0.88)]
+STEPS = np.arange(60)
+CURVES = {"full fine-tuning": 2 * np.exp(-STEPS / 20) + 0.3, "LoRA, r = 8": 2.4 * np.exp(-STEPS / 10) + 0.35}
+TIMES = {"base": 40.2, "merged": 40.9, "LoRA, unmerged": 55.1, "adapters": 61.8}
+
+PICTURES = {
+    "spectrum": lambda: figures.spectrum(UPDATE, NOISE),
+    "spectrum of noise": lambda: figures.spectrum(NOISE.copy(), NOISE),
+    "spectrum of rank 20": lambda: figures.spectrum(spectrum_of(30), NOISE),
+    "spectrum of rank 150": lambda: figures.spectrum(spectrum_of(230), NOISE),
+    "spectrum of rank 1": lambda: figures.spectrum(spectrum_of(1, noise=1e-4), NOISE),
+    "small spectrum": lambda: figures.spectrum(spectrum_of(2, size=32), spectrum_of(1, size=32, noise=100.0)),
+    "learning curves": lambda: figures.learning_curves(CURVES),
+    "one learning curve": lambda: figures.learning_curves({"LoRA, r = 8": CURVES["LoRA, r = 8"]}),
+    "curves that end together": lambda: figures.learning_curves(
+        dict.fromkeys(("A", "rank 64", "B", "both"), STEPS[::-1])
+    ),
+    "curves that end at zero": lambda: figures.learning_curves(
+        {"first": STEPS[::-1] * 0.0 + 1e-9, "second": STEPS[::-1]}
+    ),
+    "curve with a long name": lambda: figures.learning_curves(
+        {"LoRA with alpha not divided by r": STEPS[::-1]}
+    ),
+    "rank sweep": lambda: figures.rank_sweep(RUNS, FULL),
+    "rank sweep alone": lambda: figures.rank_sweep(RUNS),
+    "rank sweep from 4": lambda: figures.rank_sweep(runs_of({4: 0.5, 8: 0.6}), FULL),
+    "rank sweep near the top": lambda: figures.rank_sweep(runs_of({1: 0.98, 2: 0.99}, (0,)), FULL),
+    "times": lambda: figures.benchmark_times(TIMES, "One forward pass of several texts"),
+    "times far apart": lambda: figures.benchmark_times(
+        {"merged": 1.0, "a name of some length": 12345.0}, "Two ways"
+    ),
+    "rank slider": lambda: figures.rank_slider((576, 576), UPDATE, RUNS).still,
+}
+every_picture = pytest.mark.parametrize("name", PICTURES)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Each picture with the matplotlib figures that were made for it."""
+    made, kept = {}, []
+
+    class Kept(Figure):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            kept.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "Figure", Kept)
+        for name, make in PICTURES.items():
+            kept.clear()
+            made[name] = (make(), list(kept))
+    return made
+
+
+def texts(figure):
+    """The texts that stand in the figure, tick labels left out."""
+    for ax in figure.axes:
+        labels = (ax.xaxis.label, ax.yaxis.label) if ax.axison else ()
+        for text in (*ax.texts, ax.title, ax._left_title, ax._right_title, *labels):
+            if text.get_visible() and text.get_text().strip():
+                yield text
+
+
+def extents(figure):
+    figure.draw_without_rendering()
+    return {text.get_text(): text.get_window_extent() for text in texts(figure)}
+
+
+@every_picture
+def test_the_picture_is_a_png_of_sensible_size(drawn, name):
+    picture, _ = drawn[name]
+    height, width, _ = image.imread(io.BytesIO(picture.png)).shape
+    assert 600 <= width <= 1200 and 200 <= height <= 800
+    assert 4_000 < len(picture.png) < 150_000
+
+
+@every_picture
+def test_the_picture_is_not_blank(drawn, name):
+    pixels = image.imread(io.BytesIO(drawn[name][0].png))[..., :3]
+    assert 0.01 < (pixels.min(axis=2) < 0.99).mean() < 0.6
+
+
+@every_picture
+def test_the_description_is_a_sentence_with_numbers(drawn, name):
+    alt = drawn[name][0].alt
+    assert len(alt) >= 40 and alt.endswith(".") and re.search(r"\d", alt)
+    assert "nan" not in alt and "\n" not in alt
+
+
+@every_picture
+def test_numbers_written_in_the_picture_are_in_its_description(drawn, name):
+    picture, made = drawn[name]
+    said = set(re.findall(r"\d+(?:\.\d+)?", picture.alt))
+    for figure in made:
+        for ax in figure.axes:
+            written = " ".join(text.get_text() for text in (ax._left_title, *ax.texts)).replace(",", "")
+            assert set(re.findall(r"\d+(?:\.\d+)?", written)) <= said, written
+
+
+@every_picture
+def test_all_text_lies_inside_the_figure(drawn, name):
+    for figure in drawn[name][1]:
+        for text, box in extents(figure).items():
+            assert box.x0 >= -1 and box.y0 >= -1, text
+            assert box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1, text
+        for ax in figure.axes:  # tick labels as well
+            box = ax.get_tightbbox()
+            assert box.x0 >= -1 and box.y0 >= -1
+            assert box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1
+
+
+@every_picture
+def test_no_text_lies_upon_another(drawn, name):
+    for figure in drawn[name][1]:
+        for (one, a), (other, b) in combinations(extents(figure).items(), 2):
+            width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+            assert width <= 2 or height <= 2, (one, other)
+
+
+@every_picture
+def test_notes_point_into_the_axes(drawn, name):
+    # matplotlib leaves out a note whose point lies outside, without a word.
+    for figure in drawn[name][1]:
+        for ax in figure.axes:
+            for note in ax.texts:
+                if hasattr(note, "xy") and note.xycoords == "data":
+                    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+                    assert left <= note.xy[0] <= right and bottom <= note.xy[1] <= top, note.get_text()
+
+
+@every_picture
+def test_image_and_description_go_together_into_a_notebook(drawn, name):
+    picture = drawn[name][0]
+    data, metadata = picture._repr_mimebundle_()
+    assert base64.b64decode(data["image/png"]) == picture.png
+    assert data["text/plain"] == metadata["image/png"]["alt"] == picture.alt
+    assert html.unescape(re.search('alt="([^"]*)"', picture.html())[1]) == picture.alt
+
+
+# --- what the descriptions say, from hand arithmetic ------------------------------------------------------------------
+
+
+def test_spectrum_counts_the_directions_that_hold_nine_tenths():
+    # 3 x 100 + 98 x 1 = 398, nine tenths are 358.2: three large ones and 59 small ones. Of 101 equal ones 91.
+    alt = figures.spectrum([10.0] * 3 + [1.0] * 98, [1.0] * 101).alt
+    assert "rank 62 of 101" in alt and "at rank 91." in alt
+
+
+def test_spectrum_does_not_depend_on_order_or_scale():
+    values = np.array([5.0, 1.0, 3.0, 2.0] * 8)
+    assert figures.spectrum(values, values).alt == figures.spectrum(np.sort(values) * 7, values).alt
+
+
+def test_learning_curves_say_the_first_and_the_last_mean():
+    # The running mean of 8 begins with the first loss alone and ends with the mean of 0.1 ... 0.8.
+    alt = figures.learning_curves({"LoRA": [3.0, *[1.0] * 20, *np.arange(8, 0, -1) / 10]}).alt
+    assert "LoRA falls from 3.00 to 0.45" in alt
+
+
+def test_rank_sweep_says_means_seeds_and_reference():
+    alt = figures.rank_sweep(runs_of({1: 0.60, 8: 0.75}), FULL).alt
+    assert "60 at r = 1, 75 at r = 8; full fine-tuning 90" in alt and "means over 3 seeds" in alt
+    assert "moves by 15 points" in alt
+    assert "means over 2 seeds" in figures.rank_sweep(runs_of({1: 0.6, 8: 0.7}, (0.0, 0.1))).alt
+
+
+def test_times_say_each_time():
+    alt = figures.benchmark_times(TIMES, "One forward pass").alt
+    assert all(f"{name} {milliseconds:.0f}" in alt for name, milliseconds in TIMES.items())
+
+
+def test_rank_picture_says_what_the_update_costs_holds_and_scores():
+    # r (d_in + d_out) = 8 x 10 = 80 of 24 numbers in W; of 16 + 9 + 1 + 1 the first holds 59 per cent.
+    alt = figures.rank_slider((4, 6), [4.0, 3.0, 1.0, 1.0], runs_of({1: 0.70, 2: 0.80})).still.alt
+    assert "Rank 1: B is 4 by 1 and A 1 by 6, 10 numbers, 42 per cent of those in W" in alt
+    assert "holds 59 per cent" in alt and "scored 70 per cent, mean of 3 runs" in alt
+
+
+def test_hostile_names_cannot_leave_the_alt_attribute():
+    page = figures.benchmark_times({'"><script>': 1.0, "a & b": 2.0}, "Names").html()
+    assert page.count("<") == 1 + page.count("<script>")  # within quotes a "<" is plain text
+    assert re.search('alt="[^"]*&quot;>', page) and "a &amp; b" in page
+
+
+# --- the slider -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rank_slider():
+    return figures.rank_slider((576, 576), UPDATE, RUNS)
+
+
+def parts(interactive):
+    control, shown = interactive.box.children
+    return control, lambda: (
+        html.unescape(re.search('alt="([^"]*)"', shown.value)[1]),
+        base64.b64decode(re.search('base64,([^"]*)', shown.value)[1]),
+    )
+
+
+def test_the_slider_offers_the_measured_ranks_and_starts_at_8(rank_slider):
+    control, shown = parts(rank_slider)
+    assert list(control.options) == list(RANKS) and control.value == 8
+    assert shown() == (rank_slider.still.alt, rank_slider.still.png)
+    assert parts(figures.rank_slider((8, 8), [2.0, 1.0, 1.0], runs_of({2: 0.5, 3: 0.6})))[0].value == 2
+
+
+def test_every_value_has_its_own_image_and_description(rank_slider):
+    control, shown = parts(rank_slider)
+    seen = {}
+    for index, rank in enumerate(RANKS):
+        control.set_state({"index": index})  # as a front end sends it
+        seen[rank] = shown()
+        assert seen[rank][0].startswith(f"Rank {rank}: ") and seen[rank][1].startswith(b"\x89PNG")
+    assert len({alt for alt, _ in seen.values()}) == len({png for _, png in seen.values()}) == len(RANKS)
+
+
+def test_any_sequence_of_events_ends_with_the_chosen_picture(rank_slider):
+    control, shown = parts(rank_slider)
+    first = {}
+    draw = random.Random(11)
+    for _ in range(80):
+        index = draw.randrange(len(RANKS))
+        if draw.random() < 0.5:
+            control.set_state({"index": index})
+        else:
+            control.value = RANKS[index]
+        assert shown()[0].startswith(f"Rank {RANKS[index]}: ")
+        assert shown() == first.setdefault(index, shown())
+
+
+def test_a_redraw_takes_less_than_150_milliseconds_once_drawn(rank_slider):
+    control, _ = parts(rank_slider)
+    for rank in RANKS:
+        control.value = rank
+    seconds = []
+    for rank in RANKS * 3:
+        start = time.perf_counter()
+        control.value = rank
+        seconds.append(time.perf_counter() - start)
+    assert statistics.median(seconds) < 0.150
+
+
+def test_a_picture_is_drawn_once_for_each_value():
+    calls = []
+
+    def draw(ax, value):
+        calls.append(value)
+        ax.plot([0, value])
+        return f"A line from 0 up to {value}, drawn for the test and nothing else."
+
+    control, shown = parts(slider("value", [1, 2, 3], lambda value: Picture(draw, value), start=2))
+    for value in (1, 2, 3, 1, 3, 2):
+        control.value = value
+        assert f"up to {value}," in shown()[0]
+    assert sorted(calls) == [1, 2, 3]
+
+
+def test_without_a_front_end_the_first_picture_stands_still(rank_slider):
+    data, metadata = rank_slider._repr_mimebundle_()
+    assert base64.b64decode(data["image/png"]) == rank_slider.still.png
+    assert data["text/plain"] == metadata["image/png"]["alt"] == rank_slider.still.alt
+    assert "model_id" in data["application/vnd.jupyter.widget-view+json"]
