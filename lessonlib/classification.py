@@ -51,6 +51,8 @@ class LabelTask:
                 raise ValueError(f"{len(self.labels)} labels, some beginning with the same token; 26 letters are too few")
             self.words = [chr(ord("A") + i) for i in range(len(self.labels))]
             first = self._first_tokens()
+            if len(set(first)) < len(first):
+                raise ValueError("labels and letters alike begin with the same token in this tokenizer: give other words")
         self.label_ids = torch.tensor(first)  # (C,)
 
     def _first_tokens(self) -> list[int]:

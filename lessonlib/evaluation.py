@@ -154,7 +154,7 @@ class Times:
         ratios = sorted(a / b for a, b in zip(self.seconds[name], self.seconds[to], strict=True))
         low, high = stats.binom.interval(0.95, len(ratios), 0.5)
         last = len(ratios) - 1
-        return statistics.median(ratios), ratios[min(int(low), last)], ratios[min(int(high), last)]
+        return statistics.median(ratios), ratios[max(int(low) - 1, 0)], ratios[min(int(high), last)]
 
     def __repr__(self):
         return " · ".join(f"{name} {1000 * self.median(name):.1f} ms" for name in self.seconds)

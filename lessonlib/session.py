@@ -87,8 +87,8 @@ def start(lesson: str, model: str | Path | None = None, data=None) -> Session:
     if lesson not in table:
         raise KeyError(f"no lesson {lesson!r}; there are {', '.join(table)}")
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-    seed_everything()
     about, device, dtype = table[lesson], hardware.device(), hardware.dtype()
+    seed_everything()  # behind the probe, which draws numbers at its first call
     free = hardware.memory_gb(device)
     if free < about["memory_gb"]:
         raise NotEnoughMemory(

@@ -12,9 +12,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-WORDS = (
-    "billing delivery refund technical account positive negative question feedback late broken parcel thanks A B C D"
-)
+WORDS = "billing delivery refund technical account positive negative question feedback late broken parcel thanks A B C D"
 
 
 def tiny_model(seed: int = 0, **changes) -> LlamaForCausalLM:

@@ -14,7 +14,16 @@ from lessonlib.classification import Batch, LabelTask, label_logits, label_loss
 from lessonlib.lora import add_lora, lora_layers
 
 LABELS = ["refund", "billing", "technical"]
-TEXTS = ["late", "thanks " * 9, "broken parcel", "billing " * 5, "refund", "delivery late " * 3, "question", ""]
+TEXTS = [
+    "late",
+    "thanks " * 9,
+    "broken parcel",
+    "billing " * 5,
+    "refund",
+    "delivery late " * 3,
+    "question",
+    "",
+]
 close = torch.testing.assert_close
 
 
@@ -53,7 +62,9 @@ def test_label_logits_do_not_depend_on_the_other_texts_of_the_batch(tiny, task):
 
 def test_label_logits_work_for_lora_and_for_pefts_model(tiny, task):
     batch = task.batch([task.encode(text) for text in TEXTS], [0] * 8)
-    theirs = get_peft_model(copy.deepcopy(tiny), LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    theirs = get_peft_model(
+        copy.deepcopy(tiny), LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    )
     before = label_logits(tiny, batch)
     add_lora(tiny)
     for _, layer in lora_layers(tiny):
@@ -73,7 +84,9 @@ def test_the_loss_is_the_cross_entropy_among_the_labels(tiny, task):
 # --- label tokens ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("template", ["Ticket: {text}\nTopic:", "{text} =>", "Ticket: {text}\nTopic: ", "{text}\n"])
+@pytest.mark.parametrize(
+    "template", ["Ticket: {text}\nTopic:", "{text} =>", "Ticket: {text}\nTopic: ", "{text}\n"]
+)
 def test_label_tokens_are_those_of_the_whole_text(tokenizer, template):
     context = template.format(text="broken parcel")
     for label, token in zip(LABELS, LabelTask(tokenizer, LABELS, template=template).label_ids, strict=True):
@@ -136,7 +149,9 @@ def test_a_long_text_loses_its_end_and_the_template_keeps_its_own(tokenizer):
 def test_a_text_that_just_fits_is_left_whole(tokenizer):
     text = "broken parcel late"
     length = len(tokenizer(f"Ticket: {text}\nTopic:").input_ids)
-    assert tokenizer.decode(LabelTask(tokenizer, LABELS, max_tokens=length).encode(text)).endswith("late\nTopic:")
+    assert tokenizer.decode(LabelTask(tokenizer, LABELS, max_tokens=length).encode(text)).endswith(
+        "late\nTopic:"
+    )
     assert "late" not in tokenizer.decode(LabelTask(tokenizer, LABELS, max_tokens=length - 1).encode(text))
 
 
@@ -152,7 +167,10 @@ def test_a_batch_is_padded_on_the_right(task):
 
 
 def same(first, second):
-    return all(a.input_ids.equal(b.input_ids) and a.targets.equal(b.targets) for a, b in zip(first, second, strict=True))
+    return all(
+        a.input_ids.equal(b.input_ids) and a.targets.equal(b.targets)
+        for a, b in zip(first, second, strict=True)
+    )
 
 
 def test_batches_are_those_of_the_seed(task):

@@ -57,7 +57,10 @@ def one_by_one(model, task, texts):
 
 
 def test_predictions_come_in_the_callers_order(make_tiny, tokenizer):
-    model, task = make_tiny(initializer_range=0.5), LabelTask(tokenizer, ["refund", "billing", "technical", "account"])
+    model, task = (
+        make_tiny(initializer_range=0.5),
+        LabelTask(tokenizer, ["refund", "billing", "technical", "account"]),
+    )
     expected = one_by_one(model, task, TEXTS * 6)
     result = accuracy(model, task, TEXTS * 6, [0] * len(TEXTS * 6))
     assert len(set(expected)) > 1

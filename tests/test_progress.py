@@ -1,0 +1,94 @@
+"""Claims of lessonlib.progress: off a terminal, in a terminal (a pseudo-terminal), in a notebook (a stand-in kernel)."""
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from lessonlib import progress
+from lessonlib.progress import Bar
+
+CODE = """
+from lessonlib.progress import Bar
+bar = Bar(total=3, desc="Counting", mininterval=0)
+for _ in range(3):
+    bar.set_postfix_str(" loss 0.5", refresh=False)
+    bar.update()
+bar.finish("Counted to three")
+"""
+
+
+def test_off_a_terminal_one_line_is_left_and_nothing_on_stderr():
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("Counted to three\n", "")
+
+
+def test_off_a_terminal_a_bar_that_is_only_closed_leaves_nothing(capfd):
+    bar = Bar(total=3, desc="Counting")
+    bar.update()
+    bar.close()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
+def test_in_a_terminal_the_bar_moves_and_the_line_takes_its_place():
+    import pty
+
+    ours, theirs = pty.openpty()
+    done = subprocess.run([sys.executable, "-c", CODE], stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs)
+    shown = os.read(ours, 100_000).decode()
+    os.close(ours)
+    assert done.stderr == b""
+    assert "Counting" in shown and "3/3" in shown
+    assert shown.split("\r\n")[0].split("\r")[-1] == "Counted to three"
+    assert shown.endswith("Counted to three\r\n")
+
+
+class Display:
+    """Stands for IPython.display.display: keeps every text that the one output shows."""
+
+    def __init__(self):
+        self.outputs, self.shown = 0, []
+
+    def __call__(self, line, display_id):
+        self.outputs += 1
+        self.update(line)
+        return self
+
+    def update(self, line):
+        self.shown.append(line._repr_mimebundle_()["text/plain"])
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    display = Display()
+    monkeypatch.setattr(progress, "get_ipython", lambda: SimpleNamespace(kernel=True))
+    monkeypatch.setattr(progress, "display", display)
+    return display
+
+
+def test_in_a_notebook_one_output_is_updated_and_keeps_the_line(notebook, capfd):
+    bar = Bar(total=3, desc="Counting", mininterval=0)
+    for _ in range(3):
+        bar.update()
+    bar.finish("Counted to three")
+    bar.close()
+    assert notebook.outputs == 1
+    assert "Counting" in notebook.shown[0] and "3/3" in notebook.shown[-2]
+    assert notebook.shown[-1] == "Counted to three"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_in_a_notebook_a_bar_that_fails_half_way_stays_where_it_stood(notebook, capfd):
+    bar = Bar(total=3, desc="Counting", mininterval=0)
+    bar.update()
+    bar.close()
+    assert notebook.outputs == 1 and "1/3" in notebook.shown[-1]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_line_has_no_form_but_text():
+    assert progress._Line("x")._repr_mimebundle_() == {"text/plain": "x"}
