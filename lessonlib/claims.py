@@ -45,27 +45,34 @@ class Settled:
     ours: float | bool | str
 
     def __repr__(self):
-        said = f", lesson says {_figure(self.claim.stated)}" if self.claim.stated else ""
-        return f"{self.claim.id} {self.claim.verdict}: here {_figure(self.ours)} {self.claim.unit}{said}".replace("  ", " ")
+        here = " ".join(
+            filter(None, [_figure(self.ours), "" if isinstance(self.ours, bool) else self.claim.unit])
+        )
+        return f"{self.claim.id} {self.claim.verdict}: {self.claim.claim} Here: {here}."
+
+    def _ipython_display_(self):
+        """Nothing: `settle` has printed it, so that each of several in a cell is seen."""
 
 
 _settled: dict[str, Settled] = {}
 
 
 def settle(id: str, ours) -> Settled:
-    """Assert the verdict of data/claims.csv with a figure of ours, and keep it for the closing table.
+    """Assert the verdict of data/claims.csv with a figure of ours, print it, and keep it for the closing table.
 
     ours: a number, in the claim's unit, where the row has a correct value: it must lie within the row's tolerance
         of it, and for the verdict "wrong" farther than that from the stated value. A bool where the row has no
         number: whether what the row calls correct came out in the cell.
 
-    Raises KeyError for an unknown id and ClaimNotSettled where the figure does not bear the verdict out.
+    Raises KeyError for an unknown id, TypeError for a bool where a number belongs or the reverse, and ClaimNotSettled where the figure does not bear the verdict out.
     """
     if id not in claims():
         raise KeyError(f"no claim {id!r} in data/claims.csv")
     claim = claims()[id]
     correct, stated = _number(claim.correct), _number(claim.stated)
     if isinstance(ours, bool):
+        if correct is not None:
+            raise TypeError(f"{id} has a number, {correct} {claim.unit}: pass yours and not {ours}")
         if not ours:
             raise ClaimNotSettled(f"{id}: not shown: {claim.correct or claim.claim}")
     elif correct is None:
@@ -73,10 +80,19 @@ def settle(id: str, ours) -> Settled:
     else:
         tolerance = float(claim.tolerance)
         if not math.isclose(float(ours), correct, rel_tol=1e-12, abs_tol=tolerance):
-            raise ClaimNotSettled(f"{id}: ours is {ours}, data/claims.csv says {correct} ± {tolerance} {claim.unit}")
-        if claim.verdict == "wrong" and stated is not None and math.isclose(float(ours), stated, abs_tol=tolerance):
-            raise ClaimNotSettled(f"{id}: ours is {ours}, which is what the lesson states, yet the verdict is 'wrong'")
+            raise ClaimNotSettled(
+                f"{id}: ours is {ours}, data/claims.csv says {correct} ± {tolerance} {claim.unit}"
+            )
+        if (
+            claim.verdict == "wrong"
+            and stated is not None
+            and math.isclose(float(ours), stated, abs_tol=tolerance)
+        ):
+            raise ClaimNotSettled(
+                f"{id}: ours is {ours}, which is what the lesson states, yet the verdict is 'wrong'"
+            )
     _settled[id] = Settled(claim, ours)
+    print(_settled[id])
     return _settled[id]
 
 
@@ -119,7 +135,9 @@ class Table:
     def _repr_html_(self):
         head = "".join(f"<th style='text-align:left'>{name}</th>" for name in self.columns)
         body = "".join(
-            "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+            "<tr>"
+            + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in cells)
+            + "</tr>"
             for cells in self._cells()
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -38,21 +38,32 @@ class LabelTask:
     Where two words begin with the same token, letters A, B, C … stand for the classes instead.
     """
 
-    def __init__(self, tokenizer, labels: Sequence[str], words=None, template: str = TEMPLATE, max_tokens: int = 160):
+    def __init__(
+        self, tokenizer, labels: Sequence[str], words=None, template: str = TEMPLATE, max_tokens: int = 160
+    ):
         if "{text}" not in template:
             raise ValueError(f"the template {template!r} has no {{text}} in it")
         if not labels:
             raise ValueError("a task needs at least one label")
-        self.tokenizer, self.labels, self.template, self.max_tokens = tokenizer, list(labels), template, max_tokens
+        self.tokenizer, self.labels, self.template, self.max_tokens = (
+            tokenizer,
+            list(labels),
+            template,
+            max_tokens,
+        )
         self.words = list(words or labels)
         first = self._first_tokens()
         if len(set(first)) < len(first):
             if len(self.labels) > 26:
-                raise ValueError(f"{len(self.labels)} labels, some beginning with the same token; 26 letters are too few")
+                raise ValueError(
+                    f"{len(self.labels)} labels, some beginning with the same token; 26 letters are too few"
+                )
             self.words = [chr(ord("A") + i) for i in range(len(self.labels))]
             first = self._first_tokens()
             if len(set(first)) < len(first):
-                raise ValueError("labels and letters alike begin with the same token in this tokenizer: give other words")
+                raise ValueError(
+                    "labels and letters alike begin with the same token in this tokenizer: give other words"
+                )
         self.label_ids = torch.tensor(first)  # (C,)
 
     def _first_tokens(self) -> list[int]:
@@ -79,17 +90,24 @@ class LabelTask:
         last = [len(ids) - 1 for ids in prompts]
         return Batch(torch.tensor(padded), torch.tensor(last), torch.tensor(list(targets)), self.label_ids)
 
-    def training_batches(self, texts, targets, *, steps: int, batch_size: int = 16, seed: int = 0) -> list[Batch]:
+    def training_batches(
+        self, texts, targets, *, steps: int, batch_size: int = 16, seed: int = 0
+    ) -> list[Batch]:
         """`steps` batches, epoch after epoch in new orders. Texts of like length share a batch, to pad less."""
         prompts, rng, out = [self.encode(text) for text in texts], random.Random(seed), []
         while len(out) < steps:
             order = list(range(len(prompts)))
             rng.shuffle(order)
             pool = 8 * batch_size
-            chunks = [sorted(order[i : i + pool], key=lambda row: len(prompts[row])) for i in range(0, len(order), pool)]
+            chunks = [
+                sorted(order[i : i + pool], key=lambda row: len(prompts[row]))
+                for i in range(0, len(order), pool)
+            ]
             rows = [chunk[i : i + batch_size] for chunk in chunks for i in range(0, len(chunk), batch_size)]
             rng.shuffle(rows)
-            out += [self.batch([prompts[row] for row in group], [targets[row] for row in group]) for group in rows]
+            out += [
+                self.batch([prompts[row] for row in group], [targets[row] for row in group]) for group in rows
+            ]
         return out[:steps]
 
     def evaluation_batches(self, texts, targets, *, batch_size: int = 32) -> tuple[list[Batch], list[int]]:

@@ -15,7 +15,11 @@ def examine(fetch: bool = False) -> Iterator[tuple[bool, str, str]]:
     """Yields (fine, what was found, what to do if it is not). With `fetch` the base model is fetched if need be."""
     yield sys.version_info >= (3, 11), f"Python {sys.version.split()[0]}", "use Python 3.11 or newer"
     lacking = missing()
-    yield not lacking, f"{len(pins()) - len(lacking)} of {len(pins())} packages", f"run `make setup`: {', '.join(lacking)}"
+    yield (
+        not lacking,
+        f"{len(pins()) - len(lacking)} of {len(pins())} packages",
+        f"run `make setup`: {', '.join(lacking)}",
+    )
     if lacking:
         return
     import torch
@@ -32,11 +36,19 @@ def examine(fetch: bool = False) -> Iterator[tuple[bool, str, str]]:
     else:
         yield True, "no GPU, none is needed", ""
     free = hardware.memory_gb(torch.device("cpu"))
-    yield free >= NEEDED_GB_MEMORY, f"{free:.1f} GB of memory free", f"close programs: {NEEDED_GB_MEMORY} GB are needed"
+    yield (
+        free >= NEEDED_GB_MEMORY,
+        f"{free:.1f} GB of memory free",
+        f"close programs: {NEEDED_GB_MEMORY} GB are needed",
+    )
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
     disk = shutil.disk_usage(cache).free / 1e9
-    yield disk >= NEEDED_GB_DISK, f"{disk:.0f} GB of disk free", f"free {NEEDED_GB_DISK} GB, or set LESSONLIB_CACHE"
+    yield (
+        disk >= NEEDED_GB_DISK,
+        f"{disk:.0f} GB of disk free",
+        f"free {NEEDED_GB_DISK} GB, or set LESSONLIB_CACHE",
+    )
     if fetch:
         yield _attempt(lambda: f"base model in {find_base()}")
 

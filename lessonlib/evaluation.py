@@ -92,7 +92,9 @@ def paired_difference(a: Accuracy, b: Accuracy) -> tuple[float, float, float]:
 
 def tensor_bytes(tensors) -> int:
     """Bytes of tensors, each storage counted once."""
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t is not None}
+    storages = {
+        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t is not None
+    }
     return sum(storages.values())
 
 
@@ -113,7 +115,10 @@ class SavedTensors:
     def _pack(self, tensor):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self._own:
-            self._kept[storage.data_ptr()] = (storage.nbytes(), storage)  # held, so that no address comes twice
+            self._kept[storage.data_ptr()] = (
+                storage.nbytes(),
+                storage,
+            )  # held, so that no address comes twice
         return tensor
 
     def __enter__(self):
@@ -129,7 +134,11 @@ class SavedTensors:
 
 def training_bytes(model: nn.Module, optimizer=None) -> dict[str, int]:
     """Bytes that training holds: weights, gradients, optimizer states. Counted, not estimated."""
-    states = [] if optimizer is None else [v for s in optimizer.state.values() for v in s.values() if torch.is_tensor(v)]
+    states = (
+        []
+        if optimizer is None
+        else [v for s in optimizer.state.values() for v in s.values() if torch.is_tensor(v)]
+    )
     return {
         "weights": tensor_bytes(model.parameters()),
         "gradients": tensor_bytes(p.grad for p in model.parameters()),

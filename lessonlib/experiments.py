@@ -39,7 +39,9 @@ def _score(model, task: LabelTask, split: str) -> Accuracy:
 
 def _train_and_score(model, task, *, learning_rate: float, steps: int, batch_size: int, seed: int) -> dict:
     rows = corpora.tickets("train")
-    batches = task.training_batches(rows["text"], rows["intent"], steps=steps, batch_size=batch_size, seed=seed)
+    batches = task.training_batches(
+        rows["text"], rows["intent"], steps=steps, batch_size=batch_size, seed=seed
+    )
     history = fit(model, batches, learning_rate=learning_rate)
     validation = _score(model, task, "validation")
     return {
@@ -67,7 +69,12 @@ def lora(
     model, tokenizer = load_base()
     add_lora(model, targets, r=r, alpha=alpha)
     return _train_and_score(
-        model, tickets_task(tokenizer), learning_rate=learning_rate, steps=steps, batch_size=batch_size, seed=seed
+        model,
+        tickets_task(tokenizer),
+        learning_rate=learning_rate,
+        steps=steps,
+        batch_size=batch_size,
+        seed=seed,
     )
 
 
@@ -75,11 +82,22 @@ def full_fine_tuning(learning_rate: float, steps: int, batch_size: int, seed: in
     """All weights trained in float32 (bfloat16 weights would swallow the small steps); the spectrum of what changed."""
     seed_everything(seed)
     model, tokenizer = load_base(dtype=torch.float32)
-    before = {name: p.detach().clone() for name, p in model.named_parameters() if name.endswith("q_proj.weight")}
+    before = {
+        name: p.detach().clone() for name, p in model.named_parameters() if name.endswith("q_proj.weight")
+    }
     results = _train_and_score(
-        model, tickets_task(tokenizer), learning_rate=learning_rate, steps=steps, batch_size=batch_size, seed=seed
+        model,
+        tickets_task(tokenizer),
+        learning_rate=learning_rate,
+        steps=steps,
+        batch_size=batch_size,
+        seed=seed,
     )
-    updates = {name.removesuffix(".weight"): p.detach() - before[name] for name, p in model.named_parameters() if name in before}
+    updates = {
+        name.removesuffix(".weight"): p.detach() - before[name]
+        for name, p in model.named_parameters()
+        if name in before
+    }
     values = {name: torch.linalg.svdvals(update) for name, update in updates.items()}
     kept = [SPECTRUM_OF.format(layer) for layer in (0, 15, 29)]
     results["spectrum"] = {name: [float(f"{value:.4g}") for value in values[name]] for name in kept}
@@ -105,7 +123,9 @@ def word_counts() -> dict:
             TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)),
             TfidfVectorizer(sublinear_tf=True, analyzer="char_wb", ngram_range=(2, 5)),
         )
-        return make_pipeline(counts, LogisticRegression(C=C, max_iter=2000)).fit(train["text"], train["intent"])
+        return make_pipeline(counts, LogisticRegression(C=C, max_iter=2000)).fit(
+            train["text"], train["intent"]
+        )
 
     models = [fitted(C) for C in (1, 10, 100)]
     scores = [model.score(validation["text"], validation["intent"]) for model in models]

@@ -11,7 +11,11 @@ NEEDS_GB = 8.0
 
 
 def on_your_gpu(
-    session: Session, experiment: Callable, model: str = MODEL, needs_gb: float = NEEDS_GB, on_cpu_too: bool = False
+    session: Session,
+    experiment: Callable,
+    model: str = MODEL,
+    needs_gb: float = NEEDS_GB,
+    on_cpu_too: bool = False,
 ):
     """Call experiment(model, tokenizer) with a larger model from the Hub, or say what that would need.
 

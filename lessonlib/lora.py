@@ -102,7 +102,9 @@ def add_lora(
         chosen.append((path, module))
     if missing := set(targets) - found:
         linear = {p.rpartition(".")[2] for p, m in model.named_modules() if isinstance(m, nn.Linear)}
-        raise LoRAError(f"no module is called {sorted(missing)[0]!r}; the linear ones are {', '.join(sorted(linear))}")
+        raise LoRAError(
+            f"no module is called {sorted(missing)[0]!r}; the linear ones are {', '.join(sorted(linear))}"
+        )
     if not chosen:
         raise LoRAError("targets is empty: name at least one linear module, such as 'q_proj'")
     model.requires_grad_(False)
@@ -119,9 +121,13 @@ def _refuse_base(path: str, module: nn.Module, r: int) -> None:
         )
     smaller = min(module.in_features, module.out_features)
     if r > smaller:
-        raise LoRAError(f"r = {r} is larger than {path} ({module.out_features} × {module.in_features}): at most {smaller}")
+        raise LoRAError(
+            f"r = {r} is larger than {path} ({module.out_features} × {module.in_features}): at most {smaller}"
+        )
     if module.weight.is_floating_point() and not torch.isfinite(module.weight).all():
-        raise LoRAError(f"{path}.weight holds NaN or infinity: the base model's file is damaged, load it anew")
+        raise LoRAError(
+            f"{path}.weight holds NaN or infinity: the base model's file is damaged, load it anew"
+        )
 
 
 def _put(model: nn.Module, path: str, module: nn.Module) -> None:
@@ -209,7 +215,10 @@ def save_lora(model: nn.Module, directory: str | Path) -> Path:
         _refuse_not_finite(path, layer)
     ranks = {path: layer.A.shape[0] for path, layer in layers}
     alphas = {path: layer.scale * layer.A.shape[0] for path, layer in layers}
-    r, alpha = max(ranks.values(), key=list(ranks.values()).count), max(alphas.values(), key=list(alphas.values()).count)
+    r, alpha = (
+        max(ranks.values(), key=list(ranks.values()).count),
+        max(alphas.values(), key=list(alphas.values()).count),
+    )
     config = LoraConfig(
         task_type="CAUSAL_LM",
         inference_mode=True,
@@ -261,7 +270,9 @@ def load_lora(model: nn.Module, directory: str | Path, layer=LoRALinear) -> nn.M
             raise LoRAError(f"{directory / WEIGHTS} lacks lora_A or lora_B of {path}: the file is not whole")
         base = modules.get(path)
         if base is None:
-            raise LoRAError(f"the adapter changes {path}, which this model does not have: it is for another base")
+            raise LoRAError(
+                f"the adapter changes {path}, which this model does not have: it is for another base"
+            )
         r = A.shape[0]
         _refuse_base(path, base, r)
         if (B.shape[0], A.shape[1]) != (base.out_features, base.in_features) or B.shape[1] != r:
@@ -269,7 +280,9 @@ def load_lora(model: nn.Module, directory: str | Path, layer=LoRALinear) -> nn.M
                 f"{path}: the adapter is for a {B.shape[0]} × {A.shape[1]} matrix, here it is {base.out_features} × "
                 f"{base.in_features}: it is for another base"
             )
-        alpha = config["alpha_pattern"].get(get_pattern_key(config["alpha_pattern"], path), config["lora_alpha"])
+        alpha = config["alpha_pattern"].get(
+            get_pattern_key(config["alpha_pattern"], path), config["lora_alpha"]
+        )
         # rsLoRA scales by alpha / sqrt(r) (Kalajdzievski, 2023): the same as alpha sqrt(r) in a plain layer.
         plan.append((path, base, r, alpha * math.sqrt(r) if config["use_rslora"] else alpha, A, B))
     model.requires_grad_(False)
@@ -288,24 +301,32 @@ def _read_config(directory: Path) -> dict:
 
     path = directory / "adapter_config.json"
     if not path.exists():
-        raise LoRAError(f"{directory} has no adapter_config.json: give the directory that save_lora or PEFT wrote")
+        raise LoRAError(
+            f"{directory} has no adapter_config.json: give the directory that save_lora or PEFT wrote"
+        )
     try:
         config = dict(json.loads(path.read_text("utf8")))
     except (ValueError, TypeError) as cause:
-        raise LoRAError(f"{path} is not a JSON object ({cause}): it is damaged, save the adapter again") from cause
+        raise LoRAError(
+            f"{path} is not a JSON object ({cause}): it is damaged, save the adapter again"
+        ) from cause
     if (kind := config.get("peft_type")) != "LORA":
         raise LoRAError(f"{path} describes {kind}, not LORA: use PEFT itself to load it")
     defaults = LoraConfig().to_dict()
     for name, value in config.items():
         plain = PLAIN_STARTS if name == "init_lora_weights" else (defaults.get(name), None, False, [], {})
         if name not in UNDERSTOOD and value not in plain:
-            raise LoRAError(f"{path} sets {name} = {value!r}, which a plain LoRA layer cannot express: use PEFT itself")
+            raise LoRAError(
+                f"{path} sets {name} = {value!r}, which a plain LoRA layer cannot express: use PEFT itself"
+            )
     return {"alpha_pattern": {}, "use_rslora": False, "lora_alpha": defaults["lora_alpha"]} | config
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     if not path.exists():
-        raise LoRAError(f"{path} does not exist: an adapter directory holds {WEIGHTS} (pickled .bin files are not read)")
+        raise LoRAError(
+            f"{path} does not exist: an adapter directory holds {WEIGHTS} (pickled .bin files are not read)"
+        )
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as cause:
@@ -314,7 +335,9 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise LoRAError(f"{path} holds no tensors: save the adapter again")
     for name, tensor in tensors.items():
         if not name.startswith(PREFIX) or not name.endswith((".lora_A.weight", ".lora_B.weight")):
-            raise LoRAError(f"{path} holds {name}, which a plain LoRA layer cannot express: use PEFT itself to load it")
+            raise LoRAError(
+                f"{path} holds {name}, which a plain LoRA layer cannot express: use PEFT itself to load it"
+            )
         if not torch.isfinite(tensor.float()).all():
             raise LoRAError(f"{path}: {name} holds NaN or infinity: the training diverged, train again")
     return tensors

@@ -65,7 +65,9 @@ def load_base(name: str = "smollm2-135m", dtype: torch.dtype | None = None, sour
     try:
         return _load(directory, device, dtype)
     except (OSError, ValueError, SafetensorError) as cause:
-        raise ModelFileError(f"{directory} cannot be loaded ({cause}): a file is missing or damaged") from cause
+        raise ModelFileError(
+            f"{directory} cannot be loaded ({cause}): a file is missing or damaged"
+        ) from cause
 
 
 def _load(directory: Path, device: torch.device, dtype: torch.dtype):
@@ -98,9 +100,13 @@ def find_base(name: str = "smollm2-135m", source: str | Path | None = None) -> P
             raise ModelFileError(f"{own} has no config.json: give the directory that save_pretrained wrote")
         return own
     if own is not None and not own.exists():
-        raise ModelFileError(f"{own} does not exist: give a model directory, a .gguf file or a wheel, or source='hub'")
+        raise ModelFileError(
+            f"{own} does not exist: give a model directory, a .gguf file or a wheel, or source='hub'"
+        )
     if own is None or own.suffix == ".whl":
-        kept = next(iter(HUB))  # a wheel must hold the pinned file, so that a copied one serves every later call
+        kept = next(
+            iter(HUB)
+        )  # a wheel must hold the pinned file, so that a copied one serves every later call
     else:
         kept = f"{own.stem}-{_sha256_once(own.resolve(), own.stat().st_size, own.stat().st_mtime_ns)[:12]}"
     directory = cache_directory() / "models" / kept
@@ -122,7 +128,9 @@ def _verify(directory: Path) -> None:
     manifest = directory / MANIFEST
     remedy = f"delete the directory {directory} and call again: it is made anew"
     if not manifest.exists():
-        raise ModelFileError(f"{directory} has no {MANIFEST}, so it was not written by this library: {remedy}")
+        raise ModelFileError(
+            f"{directory} has no {MANIFEST}, so it was not written by this library: {remedy}"
+        )
     try:
         files = json.loads(manifest.read_text("utf8"))["files"]
     except (ValueError, KeyError, TypeError) as cause:
@@ -133,7 +141,9 @@ def _verify(directory: Path) -> None:
             raise ModelFileError(f"{path} is missing: {remedy}")
         status = path.stat()
         if (found := _sha256_once(path, status.st_size, status.st_mtime_ns)) != expected:
-            raise ModelFileError(f"{path} is damaged (sha256 {found[:12]}…, expected {expected[:12]}…): {remedy}")
+            raise ModelFileError(
+                f"{path} is damaged (sha256 {found[:12]}…, expected {expected[:12]}…): {remedy}"
+            )
 
 
 @functools.cache
@@ -179,11 +189,15 @@ def _read_gguf(gguf: Path):
                 gguf.parent,
                 gguf_file=gguf.name,
                 dtype=torch.bfloat16,
-                quantization_config=GgufConfig(dequantize=True),  # else the model counts as quantized, cannot be saved
+                quantization_config=GgufConfig(
+                    dequantize=True
+                ),  # else the model counts as quantized, cannot be saved
             )
             return model, AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except (OSError, ValueError, KeyError, IndexError, struct.error) as cause:
-        raise ModelFileError(f"{gguf} cannot be read ({cause}): it is truncated, or no model for transformers") from cause
+        raise ModelFileError(
+            f"{gguf} cannot be read ({cause}): it is truncated, or no model for transformers"
+        ) from cause
 
 
 def _download_wheel(work: Path) -> Path:

@@ -1,9 +1,9 @@
 """The notebook files: their shared first cell, execution, staleness, and the tables made from their metadata.
 
-    python -m lessonlib.notebooks execute [NN ...]   run notebooks and keep their outputs; any error stops it
-    python -m lessonlib.notebooks tables             write the README's table and the notebooks' header lines
-    python -m lessonlib.notebooks badges             write the repository's address into all notebooks
-    python -m lessonlib.notebooks environment        write environment.yml from pyproject.toml
+python -m lessonlib.notebooks execute [NN ...]   run notebooks and keep their outputs; any error stops it
+python -m lessonlib.notebooks tables             write the README's table and the notebooks' header lines
+python -m lessonlib.notebooks badges             write the repository's address into all notebooks
+python -m lessonlib.notebooks environment        write environment.yml from pyproject.toml
 """
 
 import ast
@@ -19,7 +19,7 @@ from .session import lessons
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 
-BOOTSTRAP = '''\
+BOOTSTRAP = """\
 # The same first cell in all ten notebooks: it finds the course's library, from a clone or on Colab, and checks the packages.
 import pathlib, subprocess, sys
 ADDRESS = "{address}"
@@ -34,7 +34,7 @@ try:
     from lessonlib.bootstrap import prepare
 except ImportError:
     raise SystemExit("lessonlib is not here: open this notebook from a clone of the course, after `make setup`.")
-prepare()'''
+prepare()"""
 
 
 def address() -> str:
@@ -55,7 +55,9 @@ def paths(numbers: list[str] | None = None) -> list[Path]:
         return found
     chosen = [path for path in found if path.name[:2] in numbers]
     if len(chosen) < len(numbers):
-        raise FileNotFoundError(f"no notebook for {', '.join(numbers)}; there are {', '.join(p.name for p in found)}")
+        raise FileNotFoundError(
+            f"no notebook for {', '.join(numbers)}; there are {', '.join(p.name for p in found)}"
+        )
     return chosen
 
 
@@ -149,7 +151,9 @@ def write_tables() -> None:
 
     readme = ROOT / "README.md"
     marks = r"(<!-- table -->\n).*?(\n<!-- end of table -->)"
-    readme.write_text(re.sub(marks, lambda m: m[1] + readme_table() + m[2], readme.read_text("utf8"), flags=re.S), "utf8")
+    readme.write_text(
+        re.sub(marks, lambda m: m[1] + readme_table() + m[2], readme.read_text("utf8"), flags=re.S), "utf8"
+    )
     for path in paths():
         notebook = nbformat.read(path, as_version=4)
         title, _, rest = notebook.cells[0].source.partition("\n\n")
@@ -181,7 +185,9 @@ def write_badges() -> None:
         if address():
             where = address().removeprefix("https://github.com/").removesuffix(".git")
             link = f"https://colab.research.google.com/github/{where}/blob/main/notebooks/{path.name}"
-            header += f"\n\n[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"
+            header += (
+                f"\n\n[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"
+            )
         notebook.cells[0].source = header
         nbformat.write(notebook, path)
 

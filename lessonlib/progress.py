@@ -4,6 +4,7 @@ In a notebook the bar is one output that is updated in place and stays as its fi
 stderr. In a terminal it is tqdm's ordinary bar on stdout. Where stdout is a file, only the final line is written.
 """
 
+import io
 import sys
 
 from IPython import get_ipython
@@ -23,8 +24,11 @@ class Bar(tqdm):
         shell = get_ipython()
         self._in_notebook = shell is not None and hasattr(shell, "kernel")
         self._handle = None
-        kwargs.setdefault("file", sys.stdout)
-        kwargs.setdefault("bar_format", "{desc} {bar:24} {n_fmt}/{total_fmt} · {elapsed}<{remaining}{postfix}")
+        # In a notebook all goes through `display`; what tqdm writes besides, a newline at the end, goes nowhere.
+        kwargs.setdefault("file", io.StringIO() if self._in_notebook else sys.stdout)
+        kwargs.setdefault(
+            "bar_format", "{desc} {bar:24} {n_fmt}/{total_fmt} · {elapsed}<{remaining}{postfix}"
+        )
         kwargs.setdefault("mininterval", 0.3)
         quiet = not self._in_notebook and not kwargs["file"].isatty()
         super().__init__(*args, **(kwargs | ({"mininterval": 1e9, "disable": True} if quiet else {})))

@@ -53,7 +53,9 @@ class Run:
 
     def __repr__(self):
         low, high = self.score["interval"]
-        settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
+        settings = ", ".join(
+            f"{name} {value}" for name, value in self.settings.items() if not isinstance(value, list)
+        )
         return f"{self.id}: {self.accuracy:.3f} ({low:.3f} to {high:.3f}, n = {self.score['n']}) · {settings}"
 
 
@@ -101,7 +103,9 @@ def _perform(experiment: str, settings: dict) -> Run:
         "dtype": str(hardware.dtype()).removeprefix("torch."),
     }
     data = corpora.fingerprint("tickets")
-    return Run(identity(experiment, settings), experiment, settings, environment, data, seconds, score, results)
+    return Run(
+        identity(experiment, settings), experiment, settings, environment, data, seconds, score, results
+    )
 
 
 @functools.cache
@@ -117,7 +121,9 @@ def load_runs(experiment: str, **settings) -> list[Run]:
     runs = [_read(path) for path in sorted(DIRECTORY.glob(f"{experiment}-*.json"))]
     chosen = [run for run in runs if settings.items() <= run.settings.items()]
     if not chosen:
-        raise LookupError(f"no recorded run of {experiment!r} with {settings}; {len(runs)} of it are in {DIRECTORY}")
+        raise LookupError(
+            f"no recorded run of {experiment!r} with {settings}; {len(runs)} of it are in {DIRECTORY}"
+        )
     return sorted(chosen, key=lambda run: json.dumps(run.settings, sort_keys=True))
 
 

@@ -42,7 +42,11 @@ class Session:
         """A fresh (model, tokenizer): the course's base model, or the one that was given to `start`."""
         from .models import load_base
 
-        return load_base(dtype=dtype or self.dtype) if self.model is None else load_base(str(self.model), dtype=dtype)
+        return (
+            load_base(dtype=dtype or self.dtype)
+            if self.model is None
+            else load_base(str(self.model), dtype=dtype)
+        )
 
     def tickets(self, split: str):
         """The tickets of a split, or the learner's own texts where `start` was given a file."""
@@ -88,7 +92,6 @@ def start(lesson: str, model: str | Path | None = None, data=None) -> Session:
         raise KeyError(f"no lesson {lesson!r}; there are {', '.join(table)}")
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
     about, device, dtype = table[lesson], hardware.device(), hardware.dtype()
-    seed_everything()  # behind the probe, which draws numbers at its first call
     free = hardware.memory_gb(device)
     if free < about["memory_gb"]:
         raise NotEnoughMemory(
@@ -106,10 +109,15 @@ def start(lesson: str, model: str | Path | None = None, data=None) -> Session:
         f"{lesson} {about['title']}",
         f"{where}, {hardware.threads()} threads" if device.type == "cpu" else where,
         str(dtype).removeprefix("torch.")
-        + (f" ({hardware.bfloat16_speed():.1f} × as fast as float32)" if dtype == torch.bfloat16 and where == "CPU" else ""),
+        + (
+            f" ({hardware.bfloat16_speed():.1f} × as fast as float32)"
+            if dtype == torch.bfloat16 and where == "CPU"
+            else ""
+        ),
         f"{free:.0f} GB free",
         *([f"model {model}"] if model else []),
         f"about {minutes:.0f} minutes",
     ]
     print(" · ".join(parts))
+    seed_everything()  # last of all: the probe draws numbers at its first call
     return Session(lesson, device, dtype, minutes, model, data)

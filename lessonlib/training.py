@@ -39,8 +39,9 @@ class History:
 
     def __repr__(self):
         last = self.losses[-10:]
+        resumed = f" (resumed at step {self.resumed_at})" if self.resumed_at else ""
         return (
-            f"{len(self.losses)} steps in {self.seconds:.0f} s, {self.trainable:,} trainable parameters, "
+            f"{len(self.losses)} steps{resumed} in {self.seconds:.0f} s, {self.trainable:,} trainable parameters, "
             f"mean loss of the last {len(last)}: {sum(last) / max(len(last), 1):.2f}"
         )
 
@@ -72,18 +73,24 @@ def fit(
     """
     parameters = trainable_parameters(model)
     if not parameters:
-        raise ValueError("no parameter is trainable: add an adapter first, or call requires_grad_(True) on some")
+        raise ValueError(
+            "no parameter is trainable: add an adapter first, or call requires_grad_(True) on some"
+        )
     device = parameters[0].device
     steps = len(batches)
     settings = {"weight_decay": weight_decay} if weight_decay or optimizer is torch.optim.AdamW else {}
     engine = optimizer(parameters, lr=learning_rate, **settings)
-    schedule = torch.optim.lr_scheduler.LambdaLR(engine, lambda step: _warm_up_then_decay(step, steps, warmup))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        engine, lambda step: _warm_up_then_decay(step, steps, warmup)
+    )
     # float16 gradients underflow, so a GPU without bfloat16 scales the loss; elsewhere the scaler does nothing.
     scaler = torch.amp.GradScaler(device.type, enabled=next(model.parameters()).dtype == torch.float16)
     history = History(learning_rate=learning_rate, trainable=sum(p.numel() for p in parameters))
     kept = None
     if resume and not os.environ.get("CI"):
-        kept = _Checkpoint(resume, _key(model, batches, loss, optimizer, learning_rate, warmup, clip, weight_decay))
+        kept = _Checkpoint(
+            resume, _key(model, batches, loss, optimizer, learning_rate, warmup, clip, weight_decay)
+        )
         kept.load_into(parameters, engine, schedule, history)
     done, began, saved = len(history.losses), time.perf_counter() - history.seconds, time.perf_counter()
     was_training = model.training
@@ -94,7 +101,9 @@ def fit(
             value = loss(model, batches[step].to(device))
             history.losses.append(value.item())
             if not math.isfinite(history.losses[-1]):
-                raise FloatingPointError(f"the loss of step {step} is {history.losses[-1]}: try a smaller learning_rate")
+                raise FloatingPointError(
+                    f"the loss of step {step} is {history.losses[-1]}: try a smaller learning_rate"
+                )
             scaler.scale(value).backward()
             scaler.unscale_(engine)
             nn.utils.clip_grad_norm_(parameters, clip)

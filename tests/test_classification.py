@@ -91,7 +91,7 @@ def test_label_tokens_are_those_of_the_whole_text(tokenizer, template):
     context = template.format(text="broken parcel")
     for label, token in zip(LABELS, LabelTask(tokenizer, LABELS, template=template).label_ids, strict=True):
         whole = tokenizer(f"{context} {label}").input_ids
-        assert whole[: len(whole) - 1] + [token] == whole
+        assert whole[-1] == token and whole[:-1] == tokenizer(context).input_ids
         assert tokenizer.decode(token) == f" {label}"
 
 

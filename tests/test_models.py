@@ -43,10 +43,17 @@ def shelf(cache, tmp_path, monkeypatch, tiny_gguf):
     return tmp_path / "shelf"
 
 
+@pytest.fixture(scope="session")
+def converted(tiny_gguf, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LESSONLIB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return find_base(source=tiny_gguf)
+
+
 @pytest.fixture
-def filled(shelf):
+def filled(shelf, cache, converted):
     """A cache that holds the converted stand-in."""
-    return find_base()
+    return shutil.copytree(converted, cache / "models" / NAME)
 
 
 def only(directory, *names):
@@ -65,14 +72,14 @@ def test_the_wheel_becomes_a_model_that_computes_the_same(shelf, tiny, tiny_toke
     assert not model.training
 
 
-def test_the_tokenizer_survives_the_conversion(shelf, tokenizer):
+def test_the_tokenizer_survives_the_conversion(filled, tokenizer):
     text = "Ticket: broken parcel, é?\nTopic: refund"
     _, converted = load_base()
     assert converted(text).input_ids == tokenizer(text).input_ids
     assert converted.pad_token == "<pad>"
 
 
-def test_the_converted_model_can_be_trained_and_saved(shelf, tmp_path):
+def test_the_converted_model_can_be_trained_and_saved(filled, tmp_path):
     model, _ = load_base()
     assert not hasattr(model, "hf_quantizer") and all(p.is_floating_point() for p in model.parameters())
     model.save_pretrained(tmp_path / "copy")
@@ -124,11 +131,17 @@ def truncate(path):
 
 @pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "config.json"])
 @pytest.mark.parametrize("damage", [flip, truncate])
-def test_a_damaged_file_is_named_with_the_remedy_and_the_remedy_works(filled, file, damage):
+def test_a_damaged_file_is_named_with_the_remedy(filled, file, damage):
     damage(filled / file)
     with pytest.raises(
         ModelFileError, match=rf"{file} is damaged .*delete the directory {filled} and call again"
     ):
+        load_base()
+
+
+def test_the_remedy_works(filled):
+    flip(filled / "model.safetensors")
+    with pytest.raises(ModelFileError):
         load_base()
     shutil.rmtree(filled)
     load_base()
@@ -193,17 +206,16 @@ def test_the_offline_way_works_and_serves_later_calls(shelf, tmp_path):
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("place", ["save_pretrained", "from_pretrained"])
-def test_a_conversion_that_fails_half_way_leaves_nothing(shelf, cache, monkeypatch, error, place):
+def test_a_conversion_that_fails_half_way_leaves_nothing(cache, tiny_gguf, monkeypatch, error, place):
     def fails(*args, **settings):
         raise error
 
     owner = type(tiny_model()) if place == "save_pretrained" else models.AutoTokenizer
     with monkeypatch.context() as patch, pytest.raises(error):
         patch.setattr(owner, place, fails)
-        find_base()
+        find_base(source=tiny_gguf)
     only(cache / "models")
-    find_base()
-    only(cache / "models", NAME)
+    only(cache / "models", find_base(source=tiny_gguf).name)
 
 
 def convert_and_hang(gguf, hung):

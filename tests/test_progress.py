@@ -35,8 +35,10 @@ def test_off_a_terminal_a_bar_that_is_only_closed_leaves_nothing(capfd):
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
 def test_in_a_terminal_the_bar_moves_and_the_line_takes_its_place():
     import pty
+    import termios
 
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
     done = subprocess.run([sys.executable, "-c", CODE], stdout=theirs, stderr=subprocess.PIPE)
     os.close(theirs)
     shown = os.read(ours, 100_000).decode()

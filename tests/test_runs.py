@@ -34,7 +34,9 @@ def test_recorded_run_is_what_was_written(path):
 
 
 def test_there_are_no_runs_beside_those_that_the_notebooks_draw_from():
-    drawn = {run.id for run in experiments.rank_runs() + experiments.chosen("full_fine_tuning", **experiments.FULL)}
+    drawn = {
+        run.id for run in experiments.rank_runs() + experiments.chosen("full_fine_tuning", **experiments.FULL)
+    }
     trials = {run.id for run in runs.load_runs("lora", seed=0) + runs.load_runs("full_fine_tuning", seed=0)}
     baselines = {run.id for name in ("zero_shot", "word_counts") for run in runs.load_runs(name)}
     assert {path.stem for path in FILES} == drawn | trials | baselines
@@ -44,7 +46,11 @@ def test_every_rank_got_the_same_trials_and_seeds():
     for r in experiments.RANKS:
         trials = runs.load_runs("lora", r=r, seed=0, **experiments.LORA)
         assert [run.settings["learning_rate"] for run in trials] == list(experiments.LORA_RATES)
-        assert [run.settings["seed"] for run in experiments.chosen("lora", r=r, **experiments.LORA)] == [0, 1, 2]
+        assert [run.settings["seed"] for run in experiments.chosen("lora", r=r, **experiments.LORA)] == [
+            0,
+            1,
+            2,
+        ]
     full = runs.load_runs("full_fine_tuning", seed=0, **experiments.FULL)
     assert len(full) == len(experiments.LORA_RATES)
 

@@ -95,7 +95,10 @@ def check(id: str, answer):
     else:
         print(f"✓ {id} right. {exercise.praise}".rstrip())
         return answer
-    print(f"○ {id} not yet: {verdict}.\n  Stuck? hint('{id}', 1). The notebook goes on with the reference.")
+    stop = "" if verdict.endswith(("?", ".")) else "."
+    print(
+        f"○ {id} not yet: {verdict}{stop}\n  Stuck? hint('{id}', 1). The notebook goes on with the reference."
+    )
     return exercise.reference
 
 

@@ -25,7 +25,10 @@ def _rank_at(share: np.ndarray, level: float) -> int:
 def draw_spectrum(ax, update: Sequence[float], noise: Sequence[float], level: float = 0.9) -> str:
     """Energy held by the largest singular values: a real update beside noise of the same shape."""
     ranks = np.arange(1, len(update) + 1)
-    for values, colour, line, name in ((update, BLUE, "-", "the update"), (noise, GREY, "--", "random noise")):
+    for values, colour, line, name in (
+        (update, BLUE, "-", "the update"),
+        (noise, GREY, "--", "random noise"),
+    ):
         share = _share(values)
         rank = _rank_at(share, level)
         ax.plot(ranks, 100 * share, color=colour, linestyle=line)
@@ -63,7 +66,9 @@ def spectrum(update: Sequence[float], noise: Sequence[float]) -> Picture:
 def draw_learning_curves(ax, curves: dict[str, Sequence[float]], window: int = 8) -> str:
     """Training loss by step, smoothed by a running mean, several runs in one picture."""
     said, ends = [], []
-    for (name, losses), colour, line in zip(curves.items(), (BLUE, VERMILION, GREY, YELLOW), ("-", "--", "-.", ":")):
+    for (name, losses), colour, line in zip(
+        curves.items(), (BLUE, VERMILION, GREY, YELLOW), ("-", "--", "-.", ":")
+    ):
         losses = np.asarray(losses, dtype=float)
         smooth = np.array([losses[max(0, i - window + 1) : i + 1].mean() for i in range(len(losses))])
         steps = np.arange(1, len(losses) + 1)
@@ -76,7 +81,9 @@ def draw_learning_curves(ax, curves: dict[str, Sequence[float]], window: int = 8
     for height, step, name, colour in sorted(ends):
         height = max(height, lowest)
         ax.annotate(name, (step, height), (6, 0), textcoords="offset points", color=colour, va="center")
-        lowest = height + 0.07 * ax.get_ylim()[1]  # names of curves that end together stand one above the other
+        lowest = (
+            height + 0.07 * ax.get_ylim()[1]
+        )  # names of curves that end together stand one above the other
     longest = max(len(losses) for losses in curves.values())
     ax.set_xlim(0, longest * (1.02 + 0.018 * max(len(name) for name in curves)))
     ax.set_title("Training loss")
@@ -137,7 +144,12 @@ def rank_sweep(runs, reference=None) -> Picture:
 def draw_times(ax, milliseconds: dict[str, float], title: str) -> str:
     """Bars of milliseconds, labelled directly."""
     names, values = list(milliseconds), list(milliseconds.values())
-    bars = ax.barh(names[::-1], values[::-1], color=[BLUE, SKY, YELLOW, VERMILION, GREY][: len(names)][::-1], edgecolor=INK)
+    bars = ax.barh(
+        names[::-1],
+        values[::-1],
+        color=[BLUE, SKY, YELLOW, VERMILION, GREY][: len(names)][::-1],
+        edgecolor=INK,
+    )
     ax.bar_label(bars, [f"{value:.0f} ms" for value in values[::-1]], padding=4)
     ax.set(xlabel="milliseconds", xlim=(0, max(values) * 1.18))
     ax.grid(axis="y", visible=False)
@@ -163,15 +175,21 @@ def draw_rank(axes, r: int, shape: tuple[int, int], update: Sequence[float], run
     gap, thin = 0.16 * d_in, max(r, 6)
     left.add_patch(Rectangle((d_in + gap, 0), thin, d_out, facecolor=BLUE, edgecolor=INK))
     left.text(d_in + gap + thin / 2, -0.06 * d_out, "B", ha="center", va="top", color=BLUE, weight="bold")
-    left.add_patch(Rectangle((d_in + 1.6 * gap + thin, d_out - thin), d_in, thin, facecolor=VERMILION, edgecolor=INK))
+    left.add_patch(
+        Rectangle((d_in + 1.6 * gap + thin, d_out - thin), d_in, thin, facecolor=VERMILION, edgecolor=INK)
+    )
     left.text(
-        2 * d_in + 1.75 * gap + thin, d_out - thin / 2, "A", ha="left", va="center", color=VERMILION, weight="bold"
+        2 * d_in + 1.75 * gap + thin,
+        d_out - thin / 2,
+        "A",
+        ha="left",
+        va="center",
+        color=VERMILION,
+        weight="bold",
     )
     numbers = r * (d_in + d_out)
     percent = f"{100 * numbers / (d_in * d_out):.2g}"
-    left.text(
-        d_in + 1.6 * gap + thin, d_out * 0.45, f"r = {r}\n{numbers:,} numbers\n{percent} % of W"
-    )
+    left.text(d_in + 1.6 * gap + thin, d_out * 0.45, f"r = {r}\n{numbers:,} numbers\n{percent} % of W")
     left.set(xlim=(-0.05 * d_in, 2.45 * d_in + thin), ylim=(-0.25 * d_out, 1.05 * d_out), aspect="equal")
     share = _share(update)
     middle.plot(np.arange(1, len(share) + 1), 100 * share, color=BLUE)

@@ -41,7 +41,9 @@ class Picture:
     many axes side by side.
     """
 
-    def __init__(self, draw: Callable, *data, size: tuple[float, float] = (7.2, 3.8), columns: int = 1, dpi: int = 100):
+    def __init__(
+        self, draw: Callable, *data, size: tuple[float, float] = (7.2, 3.8), columns: int = 1, dpi: int = 100
+    ):
         with rc_context(STYLE):
             figure = Figure(figsize=size, layout="constrained")
             self.alt = draw(figure.subplots(1, columns), *data)

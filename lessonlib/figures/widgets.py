@@ -1,6 +1,5 @@
 """Pictures that follow a control, in core ipywidgets; where there is no front end, the first picture stands still."""
 
-import functools
 from collections.abc import Callable, Sequence
 
 import ipywidgets as widgets
@@ -20,15 +19,19 @@ class Interactive:
 
 
 def slider(name: str, values: Sequence, picture: Callable[[object], Picture], start) -> Interactive:
-    """A slider over `values` above the picture of the chosen one. Pictures are drawn once and kept."""
-    drawn = functools.cache(picture)
+    """A slider over `values` above the picture of the chosen one. All are drawn at once, so that moving it is immediate."""
+    drawn = {value: picture(value) for value in values}
     control = widgets.SelectionSlider(
-        options=list(values), value=start, description=name, continuous_update=True, style={"description_width": "initial"}
+        options=list(values),
+        value=start,
+        description=name,
+        continuous_update=True,
+        style={"description_width": "initial"},
     )
-    image = widgets.HTML(drawn(start).html())
+    image = widgets.HTML(drawn[start].html())
 
     def redraw(change):
-        image.value = drawn(change["new"]).html()
+        image.value = drawn[change["new"]].html()
 
     control.observe(redraw, names="value")
-    return Interactive(widgets.VBox([control, image]), drawn(start))
+    return Interactive(widgets.VBox([control, image]), drawn[start])

@@ -1,0 +1,123 @@
+"""A learner works through a notebook: run all, slide, do an exercise wrongly and rightly, answer the quiz, lose the
+kernel in the middle of training and go on."""
+
+import time
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+MINUTES = 60_000  # playwright counts milliseconds
+
+
+class Notebook:
+    """JupyterLab's page with one notebook open."""
+
+    def __init__(self, page, lab, name):
+        self.page = page
+        page.goto(f"{lab}/lab/tree/{name}?reset")
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=2 * MINUTES)
+        page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=2 * MINUTES)
+
+    def menu(self, menu, item):
+        self.page.click(f'.lm-MenuBar-itemLabel:text-is("{menu}")')
+        self.page.click(f'.lm-Menu-itemLabel:text-is("{item}")')
+
+    def cell(self, text):
+        return self.page.locator(
+            ".jp-CodeCell", has=self.page.locator(f".jp-InputArea:has-text('{text}')")
+        ).first
+
+    def run_all(self, minutes):
+        self.menu("Run", "Run All Cells")
+        self.wait(minutes)
+
+    def wait(self, minutes):
+        """Until no cell waits or runs."""
+        end = time.monotonic() + 60 * minutes
+        self.page.wait_for_timeout(1500)
+        while self.page.locator('.jp-InputPrompt:has-text("[*]")').count():
+            assert time.monotonic() < end, f"still running after {minutes} minutes"
+            self.page.wait_for_timeout(500)
+
+    def write(self, cell, source):
+        cell.locator(".cm-content").click()
+        self.page.keyboard.press("Control+A")
+        self.page.keyboard.insert_text(source)
+        self.page.keyboard.press("Control+Enter")
+        self.wait(1)
+
+    def output(self, cell):
+        return cell.locator(".jp-OutputArea").inner_text()
+
+    def errors(self):
+        return self.page.locator(
+            '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]'
+        ).all_inner_texts()
+
+
+@pytest.fixture
+def notebook(page, lab):
+    return Notebook(page, lab, "07_lora_from_scratch.ipynb")
+
+
+def test_a_learner_works_through_notebook_07(notebook, page):
+    notebook.run_all(minutes=12)
+    assert notebook.errors() == []
+
+    slider = notebook.cell("figures.rank_slider")
+    image = slider.locator("img")
+    handle = slider.locator(".noUi-handle")
+    handle.focus()
+    seen = {image.get_attribute("alt")}
+    for key in ("Home", "ArrowRight", "End"):
+        handle.press(key)
+        page.wait_for_timeout(400)
+        seen.add(image.get_attribute("alt"))
+    assert len(seen) >= 3, seen
+
+    exercise = notebook.cell('check("07.2"')
+    assert "not yet" in notebook.output(exercise)
+    check = 'lora_parameters = check("07.2", lora_parameters)'
+    notebook.write(exercise, f"def lora_parameters(d_out, d_in, r):\n    return r * d_in * d_out\n\n{check}")
+    assert "two thin ones" in notebook.output(exercise)
+    notebook.write(
+        exercise, f"def lora_parameters(d_out, d_in, r):\n    return r * (d_in + d_out)\n\n{check}"
+    )
+    assert "✓ 07.2 right" in notebook.output(exercise)
+
+    quiz = notebook.cell('quiz("07")')
+    for question in range(5):
+        quiz.locator(".widget-radio-box").nth(question).locator("input").first.check()
+    page.wait_for_timeout(500)
+    text = notebook.output(quiz)
+    assert text.count("Right.") + text.count("Not so.") >= 5 and "of 5 right" in text
+    assert page.errors == []
+
+
+def test_training_goes_on_after_the_kernel_has_died(notebook, page):
+    train = notebook.cell('resume="07-lora"')
+    train.locator(".jp-InputPrompt").click()
+    notebook.menu("Run", "Run All Above Selected Cell")
+    notebook.wait(5)
+    train.locator(".cm-content").click()
+    page.keyboard.press("Control+Enter")
+    page.wait_for_timeout(20_000)  # long enough for a checkpoint
+    notebook.menu("Kernel", "Restart Kernel…")
+    page.click('.jp-Dialog-button:has-text("Restart")')
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=2 * MINUTES)
+    train.locator(".jp-InputPrompt").click()
+    notebook.menu("Run", "Run All Above Selected Cell")
+    notebook.wait(5)
+    notebook.write(train, train_source())
+    assert "resumed at step" in notebook.output(train)
+    assert notebook.errors() == []
+
+
+def train_source():
+    import nbformat
+
+    from lessonlib import notebooks
+
+    cells = nbformat.read(notebooks.paths(["07"])[0], as_version=4).cells
+    return next(cell.source for cell in cells if 'resume="07-lora"' in cell.source)
