@@ -33,7 +33,7 @@ def main(rounds: int = 25) -> int:
         )
         print(f"{shape[0]} × {shape[1]} tokens: {times}")
         for name in ("merged", "unmerged"):
-            print(f"    {name} / base {'%.2f (%.2f to %.2f)' % times.ratio(name, to='base')}")
+            print(f"    {name} / base {'{:.2f} ({:.2f} to {:.2f})'.format(*times.ratio(name, to='base'))}")
         failed |= times.ratio("merged", to="base")[0] > MERGED_FAILS_OVER
     return int(failed)
 

@@ -76,7 +76,12 @@ def test_no_tolerance_means_exactly(rows):
         settle("C907", 1e-9)
 
 
-@pytest.mark.parametrize("id", ["C901", "C904", "C905"])
+def test_a_bool_does_not_settle_a_row_with_a_number(rows):
+    with pytest.raises(TypeError, match="C901 has a number, 20.0 GB"):
+        settle("C901", True)
+
+
+@pytest.mark.parametrize("id", ["C904", "C905"])
 def test_false_does_not_settle(rows, id):
     with pytest.raises(ClaimNotSettled, match=f"{id}: not shown"):
         settle(id, False)
@@ -135,7 +140,14 @@ def test_the_table_is_escaped(rows):
 
 
 def test_a_settled_claim_says_both_figures(rows):
-    assert repr(settle("C908", 3750)) == "C908 wrong: here 3,750 dollars, lesson says 1,200,000"
+    row = settle("C908", 3750)
+    assert repr(row) == f"C908 wrong: {row.claim.claim} Here: 3,750 dollars."
+
+
+def test_a_settled_claim_is_printed_once(rows, capsys):
+    row = settle("C908", 3750)
+    assert capsys.readouterr().out == f"{row!r}\n"
+    assert row._ipython_display_() is None
 
 
 # --- data/claims.csv ------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import itertools
 import re
 
 import nbformat
@@ -110,7 +111,7 @@ def test_headings_do_not_skip_a_level(path):
     cells = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
     levels = [len(mark) for source in cells for mark in re.findall(r"^(#+) ", source, flags=re.M)]
     assert levels[0] == 1 and levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
 def defined():
