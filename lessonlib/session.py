@@ -49,10 +49,10 @@ class Session:
         )
 
     def tickets(self, split: str):
-        """The tickets of a split, or the learner's own texts where `start` was given a file."""
+        """Texts of a split with their `label`: the tickets' intent, or the learner's own where `start` was given a file."""
         from . import corpora
 
-        return corpora.tickets(split) if self.data is None else self.data[split]
+        return corpora.tickets(split).rename_column("intent", "label") if self.data is None else self.data[split]
 
     @property
     def labels(self) -> list[str]:
@@ -60,6 +60,15 @@ class Session:
         from . import corpora
 
         return corpora.INTENTS if self.data is None else self.data["train"].features["label"].names
+
+    def expect(self, fact: bool, what: str) -> None:
+        """Assert a fact about the course's own model and data; with the learner's own, only say if it is not so.
+
+        Raises AssertionError with `what` was expected.
+        """
+        if not fact and self.model is None and self.data is None:
+            raise AssertionError(f"expected: {what}")
+        print(f"As expected: {what}." if fact else f"Not so with your model or data: {what}.")
 
     def took(self) -> str:
         """Minutes and peak memory of this session so far, beside what was expected."""

@@ -200,3 +200,8 @@ def test_environment_file_is_fresh():
     assert (notebooks.ROOT / "environment.yml").read_text("utf8") == notebooks.environment(), (
         "run `make environment`"
     )
+
+
+@each
+def test_some_outputs_are_compared_at_every_execution(path):
+    assert sum("nbval-check-output" in notebooks.tags(cell) for cell in code_cells(path)) >= 5
