@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from .bootstrap import missing, pins
 
-NEEDED_GB_MEMORY = 3.0
+NEEDED_GB_MEMORY = 7.0
 NEEDED_GB_DISK = 1.0
 
 
