@@ -12,8 +12,8 @@ import zipfile
 import huggingface_hub
 import pytest
 import torch
-from conftest import tiny_model, write_gguf
 from huggingface_hub import constants
+from tiny_models import tiny_model, write_gguf
 
 from lessonlib import models
 from lessonlib.models import ModelFileError, cache_directory, find_base, load_base, sha256

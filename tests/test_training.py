@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 import torch
-from conftest import tiny_model
+from tiny_models import tiny_model
 from torch import nn
 from torch.nn import functional as F
 

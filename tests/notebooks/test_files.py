@@ -122,7 +122,7 @@ def defined():
                     yield pytest.param(cell.source, *tag.split(":")[1:], id=f"{path.stem}-{tag}")
 
 
-@pytest.mark.parametrize("source, module, name", defined())
+@pytest.mark.parametrize("source, module, name", list(defined()))
 def test_notebook_and_library_define_the_same(source, module, name):
     library = inspect.getsource(getattr(importlib.import_module(module), name))
     assert notebooks.same_code(source, library)

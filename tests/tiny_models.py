@@ -1,0 +1,75 @@
+"""A tiny model of the base model's kind, a tiny tokenizer, and both as a GGUF file."""
+
+import lessonlib  # noqa: F401  first of all: whoever imports transformers before it is not offline
+
+# isort: split
+import json
+
+import gguf
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+WORDS = "billing delivery refund technical account positive negative question feedback late broken parcel thanks A B C D"
+
+
+def tiny_model(seed: int = 0, **changes) -> LlamaForCausalLM:
+    """Two Llama layers in float32 with 4 query and 2 key-value heads, the same weights for the same seed.
+
+    Weights are wider than Llama's own start, so that an update moves the logits by far more than rounding does.
+    """
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 512}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128}
+    rest = {"initializer_range": 0.05, "tie_word_embeddings": False, "attn_implementation": "eager"}
+    config = LlamaConfig(**(shape | heads | rest | changes))
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(config).eval()
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer, trained here on a few words; " refund" is one token, as in a real one."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=512, special_tokens=["<pad>", "<eos>"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(
+        [f"Ticket: {word} {WORDS}\nTopic: {word}" for word in WORDS.split()], trainer
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
+
+
+def write_gguf(path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Model and tokenizer as one GGUF file in float32, as llama.cpp's converter writes a Llama."""
+    c, writer = model.config, gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(c.num_hidden_layers)
+    writer.add_context_length(c.max_position_embeddings)
+    writer.add_embedding_length(c.hidden_size)
+    writer.add_feed_forward_length(c.intermediate_size)
+    writer.add_head_count(c.num_attention_heads)
+    writer.add_head_count_kv(c.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(c.rms_norm_eps)
+    writer.add_rope_freq_base(c.rope_parameters["rope_theta"])
+    bpe = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    tokens = sorted(bpe["vocab"], key=bpe["vocab"].get)
+    tokens += [f"<unused{i}>" for i in range(len(tokens), c.vocab_size)]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.CONTROL] * 2 + [gguf.TokenType.NORMAL] * (c.vocab_size - 2))
+    writer.add_token_merges([" ".join(pair) for pair in bpe["merges"]])
+    writer.add_pad_token_id(0)
+    writer.add_eos_token_id(1)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, c.num_hidden_layers)
+    heads = {"q_proj": c.num_attention_heads, "k_proj": c.num_key_value_heads}
+    for name, weight in model.state_dict().items():
+        rows = weight.numpy()
+        if (part := name.split(".")[-2]) in heads:  # llama.cpp interleaves the halves that rotate together
+            rows = rows.reshape(heads[part], 2, -1, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), np.ascontiguousarray(rows))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
