@@ -20,7 +20,7 @@ RANKS = (8, 1, 64)
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LORA_RATES = (1e-3, 2e-3, 4e-3)
 FULL_RATES = (2e-5, 5e-5, 1e-4)
-SEEDS = (0,)
+SEEDS = (0, 1)
 SPECTRUM_OF = "model.layers.{}.self_attn.q_proj"
 
 

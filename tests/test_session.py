@@ -109,7 +109,8 @@ def test_your_own_file_stands_where_tickets_stand(own_file, read):
 def test_without_a_file_there_are_the_courses_tickets():
     session = start("07")
     assert session.labels == corpora.INTENTS
-    assert session.tickets("test")[0] == corpora.tickets("test")[0]
+    theirs, ours = session.tickets("test"), corpora.tickets("test")
+    assert theirs["text"] == ours["text"] and theirs["label"] == ours["intent"]
 
 
 def test_a_session_says_what_it_took():

@@ -1,5 +1,8 @@
 """What notebook 07 promises beyond what holds for all notebooks."""
 
+import copy
+import math
+
 import nbformat
 import pytest
 import torch
@@ -32,7 +35,7 @@ def definition():
 
 def losses(source, model):
     """Losses of training with the class that the notebook's cell defines."""
-    names = {"torch": torch, "nn": torch.nn}
+    names = {"copy": copy, "math": math, "torch": torch, "nn": torch.nn}
     exec(source, names)
     torch.manual_seed(0)
     add_lora(model, ["q_proj", "v_proj"], r=2, alpha=4, layer=names["LoRALinear"])
@@ -50,8 +53,6 @@ def losses(source, model):
     ],
 )
 def test_an_edit_in_the_notebooks_own_class_changes_the_outcome(line, edited, tiny):
-    import copy
-
     source = definition()
     assert line in source
     before = losses(source, copy.deepcopy(tiny))
