@@ -11,7 +11,7 @@ help:            ## this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
 
 lab: setup       ## open the course in JupyterLab
-	@$(BIN)/jupyter lab --notebook-dir=notebooks
+	@$(BIN)/jupyter lab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 test: setup      ## everything that runs on every push: library, exercises, files, every notebook whole
 	@$(BIN)/python -m pytest -m "not robust"
