@@ -40,12 +40,16 @@ class Notebook:
             assert time.monotonic() < end, f"still running after {minutes} minutes"
             self.page.wait_for_timeout(500)
 
+    def run(self, cell, minutes):
+        cell.locator(".cm-content").click()
+        self.page.keyboard.press("Control+Enter")
+        self.wait(minutes)
+
     def write(self, cell, source):
         cell.locator(".cm-content").click()
         self.page.keyboard.press("Control+A")
         self.page.keyboard.insert_text(source)
-        self.page.keyboard.press("Control+Enter")
-        self.wait(1)
+        self.run(cell, minutes=1)
 
     def output(self, cell):
         return cell.locator(".jp-OutputArea").inner_text()
@@ -109,15 +113,6 @@ def test_training_goes_on_after_the_kernel_has_died(notebook, page):
     train.locator(".jp-InputPrompt").click()
     notebook.menu("Run", "Run All Above Selected Cell")
     notebook.wait(5)
-    notebook.write(train, train_source())
+    notebook.run(train, minutes=6)
     assert "resumed at step" in notebook.output(train)
     assert notebook.errors() == []
-
-
-def train_source():
-    import nbformat
-
-    from lessonlib import notebooks
-
-    cells = nbformat.read(notebooks.paths(["07"])[0], as_version=4).cells
-    return next(cell.source for cell in cells if 'resume="07-lora"' in cell.source)
