@@ -33,7 +33,7 @@ if home is not None and str(home) not in sys.path:
 try:
     from lessonlib.bootstrap import prepare
 except ImportError:
-    raise SystemExit("lessonlib is not here: open this notebook from a clone of the course, after `make setup`.")
+    raise ImportError("lessonlib is not here: open this notebook from a clone of the course, after `make setup`") from None
 prepare()"""
 
 

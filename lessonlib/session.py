@@ -52,7 +52,9 @@ class Session:
         """Texts of a split with their `label`: the tickets' intent, or the learner's own where `start` was given a file."""
         from . import corpora
 
-        return corpora.tickets(split).rename_column("intent", "label") if self.data is None else self.data[split]
+        return (
+            corpora.tickets(split).rename_column("intent", "label") if self.data is None else self.data[split]
+        )
 
     @property
     def labels(self) -> list[str]:

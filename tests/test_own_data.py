@@ -15,7 +15,9 @@ def own_file(tmp_path):
     with path.open("w", newline="", encoding="utf8") as file:
         rows = csv.writer(file)
         rows.writerow(["text", "label"])
-        rows.writerows([f"Text number {i}, about something", f"class {'one' if i % 2 else 'two'}"] for i in range(60))
+        rows.writerows(
+            [f"Text number {i}, about something", f"class {'one' if i % 2 else 'two'}"] for i in range(60)
+        )
     return path
 
 

@@ -28,17 +28,20 @@ def lab(tmp_path_factory):
     root = tmp_path_factory.mktemp("lab")
     for path in notebooks.paths():
         shutil.copy(path, root)
-    settings = root / "settings" / "@jupyterlab" / "notebook-extension"
-    settings.mkdir(parents=True)
-    # Without it cells out of sight are not in the page, and a test cannot find them.
-    (settings / "tracker.jupyterlab-settings").write_text(json.dumps({"windowingMode": "none"}))
+    # Without windowing off, cells out of sight are not in the page, and a test cannot find them.
+    for file, setting in {
+        "notebook-extension/tracker": {"windowingMode": "none"},
+        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    }.items():
+        path = root / "settings" / "@jupyterlab" / f"{file}.jupyterlab-settings"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(setting))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1",
         "--IdentityProvider.token=", f"--notebook-dir={root}", "--ServerApp.disable_check_xsrf=True",
-        "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]  # fmt: skip
     environ = os.environ | {"JUPYTERLAB_SETTINGS_DIR": str(root / "settings")}
     environ.pop("CI", None)  # a learner's machine: training can be resumed

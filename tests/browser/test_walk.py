@@ -55,9 +55,12 @@ class Notebook:
         return cell.locator(".jp-OutputArea").inner_text()
 
     def errors(self):
-        return self.page.locator(
-            '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]'
-        ).all_inner_texts()
+        """Whatever a cell wrote in red: errors and stderr."""
+        kinds = [
+            f'.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.{kind}"]'
+            for kind in ("error", "stderr")
+        ]
+        return self.page.locator(", ".join(kinds)).all_inner_texts()
 
 
 @pytest.fixture

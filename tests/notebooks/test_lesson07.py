@@ -30,7 +30,9 @@ def next_token_loss(model, batch):
 
 def definition():
     cells = nbformat.read(notebooks.paths(["07"])[0], as_version=4).cells
-    return next(cell.source for cell in cells if "definition:lessonlib.lora:LoRALinear" in notebooks.tags(cell))
+    return next(
+        cell.source for cell in cells if "definition:lessonlib.lora:LoRALinear" in notebooks.tags(cell)
+    )
 
 
 def losses(source, model):
@@ -40,7 +42,9 @@ def losses(source, model):
     torch.manual_seed(0)
     add_lora(model, ["q_proj", "v_proj"], r=2, alpha=4, layer=names["LoRALinear"])
     generator = torch.Generator().manual_seed(1)
-    batches = [Tokens(torch.randint(0, model.config.vocab_size, (2, 8), generator=generator)) for _ in range(6)]
+    batches = [
+        Tokens(torch.randint(0, model.config.vocab_size, (2, 8), generator=generator)) for _ in range(6)
+    ]
     return fit(model, batches, learning_rate=1e-2, loss=next_token_loss).losses
 
 
