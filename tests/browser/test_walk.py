@@ -1,6 +1,7 @@
 """A learner works through a notebook: run all, slide, do an exercise wrongly and rightly, answer the quiz, lose the
 kernel in the middle of training and go on."""
 
+import re
 import time
 
 import pytest
@@ -28,22 +29,40 @@ class Notebook:
             ".jp-CodeCell", has=self.page.locator(f".jp-InputArea:has-text('{text}')")
         ).first
 
+    def prompts(self):
+        """The number in front of each code cell; None where it has not run, or is running."""
+        texts = self.page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts()
+        return [int(found[1]) if (found := re.search(r"\[(\d+)\]", text)) else None for text in texts]
+
+    def wait(self, minutes, done):
+        """Until done(prompts), or a cell has failed."""
+        end = time.monotonic() + 60 * minutes
+        while not done(self.prompts()):
+            assert self.errors() == []
+            assert time.monotonic() < end, f"still running after {minutes} minutes: {self.prompts()}"
+            self.page.wait_for_timeout(300)
+
+    def place(self, cell):
+        return cell.evaluate("cell => [...document.querySelectorAll('.jp-CodeCell')].indexOf(cell)")
+
     def run_all(self, minutes):
         self.menu("Run", "Run All Cells")
-        self.wait(minutes)
+        self.wait(minutes, done=all)
 
-    def wait(self, minutes):
-        """Until no cell waits or runs."""
-        end = time.monotonic() + 60 * minutes
-        self.page.wait_for_timeout(1500)
-        while self.page.locator('.jp-InputPrompt:has-text("[*]")').count():
-            assert time.monotonic() < end, f"still running after {minutes} minutes"
-            self.page.wait_for_timeout(500)
+    def run_all_above(self, cell, minutes):
+        cell.locator(".jp-InputPrompt").click()
+        self.menu("Run", "Run All Above Selected Cell")
+        self.wait(minutes, done=lambda prompts: all(prompts[: self.place(cell)]))
 
-    def run(self, cell, minutes):
+    def start(self, cell):
         cell.locator(".cm-content").click()
         self.page.keyboard.press("Control+Enter")
-        self.wait(minutes)
+
+    def run(self, cell, minutes):
+        place = self.place(cell)
+        before = self.prompts()[place]
+        self.start(cell)
+        self.wait(minutes, done=lambda prompts: prompts[place] not in (None, before))
 
     def write(self, cell, source):
         cell.locator(".cm-content").click()
@@ -104,18 +123,14 @@ def test_a_learner_works_through_notebook_07(notebook, page):
 
 def test_training_goes_on_after_the_kernel_has_died(notebook, page):
     train = notebook.cell('resume="07-lora"')
-    train.locator(".jp-InputPrompt").click()
-    notebook.menu("Run", "Run All Above Selected Cell")
-    notebook.wait(5)
-    train.locator(".cm-content").click()
-    page.keyboard.press("Control+Enter")
-    page.wait_for_timeout(20_000)  # long enough for a checkpoint
-    notebook.menu("Kernel", "Restart Kernel…")
+    notebook.run_all_above(train, minutes=5)
+    notebook.start(train)
+    page.wait_for_timeout(25_000)  # long enough for a checkpoint
+    notebook.menu("Kernel", "Restart Kernel and Clear Outputs of All Cells…")
     page.click('.jp-Dialog-button:has-text("Restart")')
+    page.wait_for_selector(".jp-Dialog", state="detached")
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=2 * MINUTES)
-    train.locator(".jp-InputPrompt").click()
-    notebook.menu("Run", "Run All Above Selected Cell")
-    notebook.wait(5)
+    notebook.run_all_above(train, minutes=5)
     notebook.run(train, minutes=6)
     assert "resumed at step" in notebook.output(train)
     assert notebook.errors() == []
