@@ -19,6 +19,7 @@ class Notebook:
         page.goto(f"{lab}/lab/tree/{name}?reset")
         page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=2 * MINUTES)
         page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=2 * MINUTES)
+        self.menu("Edit", "Clear Outputs of All Cells")  # else the stored numbers look like a run of ours
 
     def menu(self, menu, item):
         self.page.click(f'.lm-MenuBar-itemLabel:text-is("{menu}")')
