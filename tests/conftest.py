@@ -1,4 +1,4 @@
-"""Fixtures that the tests share: a tiny model of the base model's kind, a tiny tokenizer, a cache of the test's own."""
+"""Fixtures that the tests share: a tiny model of the base model's kind, a tiny tokenizer, an empty cache."""
 
 import lessonlib  # noqa: F401  first of all: whoever imports transformers before it is not offline
 
@@ -19,7 +19,7 @@ def tiny_gguf(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def one_thread(request):
-    """Tiny models are slower on several threads; the real one (marked `model` or `notebook`) gets them all."""
+    """Tiny models are slower on several threads; a real one (marked `model` or `notebook`) gets them all."""
     threads = torch.get_num_threads()
     if not any(request.node.get_closest_marker(name) for name in ("model", "notebook")):
         torch.set_num_threads(1)

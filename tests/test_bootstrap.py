@@ -14,7 +14,7 @@ from lessonlib.bootstrap import NotReady, missing, pins, prepare
 
 @pytest.fixture
 def machine(monkeypatch):
-    """machine(without=..., torchao=..., colab=...): what is installed; returns the list of commands that are run."""
+    """machine(without=..., torchao=..., colab=...): what is installed; gives the list of commands run."""
 
     def build(without=(), torchao=None, colab=False, exit_code=0):
         def version(name):

@@ -1,5 +1,5 @@
-"""Claims of lessonlib.classification. Reference of the logits: the full forward pass of transformers, one text alone
-or with an attention mask."""
+"""Claims of lessonlib.classification. Reference of the logits: the full forward pass of transformers,
+one text alone or with an attention mask."""
 
 import copy
 from collections import Counter
@@ -40,7 +40,7 @@ def masked_forward(model, batch: Batch) -> torch.Tensor:
     return logits[torch.arange(len(batch.last)), batch.last][:, batch.label_ids]
 
 
-# --- logits ----------------------------------------------------------------------------------------------------------
+# --- logits -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
@@ -81,7 +81,7 @@ def test_the_loss_is_the_cross_entropy_among_the_labels(tiny, task):
     assert label_loss(tiny.bfloat16(), batch).dtype == torch.float32
 
 
-# --- label tokens ----------------------------------------------------------------------------------------------------
+# --- label tokens -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_the_courses_labels_are_one_token_each_for_the_real_tokenizer():
     assert [tokenizer.decode(token) for token in task.label_ids] == [f" {word}" for word in words]
 
 
-# --- prompts and batches ---------------------------------------------------------------------------------------------
+# --- prompts and batches ------------------------------------------------------------------------------------
 
 
 def test_a_long_text_loses_its_end_and_the_template_keeps_its_own(tokenizer):
@@ -191,9 +191,13 @@ def test_an_epoch_covers_each_text_once(task, n, batch_size, steps):
     assert max(len(batch.targets) for batch in batches) == batch_size
 
 
-def test_the_second_epoch_has_another_order(task):
-    batches = task.training_batches(TEXTS * 5, range(40), steps=20, batch_size=4)
-    assert [b.targets.tolist() for b in batches[:10]] != [b.targets.tolist() for b in batches[10:]]
+def test_the_second_epoch_has_other_batches_in_another_order(task):
+    batches = task.training_batches(TEXTS * 5, range(40), steps=16, batch_size=5)
+    rows = [batch.targets.tolist() for batch in batches]
+    assert {frozenset(group) for group in rows[:8]} != {frozenset(group) for group in rows[8:]}
+    widths = [batch.input_ids.shape[1] for batch in batches]
+    assert widths[:8] != sorted(widths[:8])  # not from short to long
+    assert widths[:8] != widths[8:]
 
 
 def test_each_text_stays_with_its_target(task, tokenizer):

@@ -24,7 +24,7 @@ from lessonlib.lora import add_lora
 TEXTS = ["late", "thanks " * 9, "broken parcel", "billing " * 5, "refund", "delivery late " * 3, "question"]
 
 
-# --- accuracy --------------------------------------------------------------------------------------------------------
+# --- accuracy -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_accuracy_is_a_share_with_its_interval():
     assert repr(result) == "0.800 (95 % interval 0.376 to 0.964, n = 5)"
 
 
-# --- paired comparison -----------------------------------------------------------------------------------------------
+# --- paired comparison --------------------------------------------------------------------------------------
 
 
 def answers(right):
@@ -126,7 +126,7 @@ def test_other_texts_are_refused():
             paired_difference(Accuracy([0, 1, 0], [0, 1, 0]), Accuracy([0] * len(targets), targets))
 
 
-# --- bytes -----------------------------------------------------------------------------------------------------------
+# --- bytes --------------------------------------------------------------------------------------------------
 
 
 def mlp():
@@ -205,7 +205,7 @@ def test_shared_storage_is_counted_once(make_tiny):
     assert tensor_bytes([x, x[:5], x.view(2, 5), None]) == 40
 
 
-# --- times -----------------------------------------------------------------------------------------------------------
+# --- times --------------------------------------------------------------------------------------------------
 
 
 def test_functions_are_timed_in_turns_and_the_warm_up_is_left_out(monkeypatch):

