@@ -18,6 +18,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Torch's threads wait for each other at every product. Waiting awake, as is their default, they hold the cores that
+# another program (a browser) wants, and a training step takes ten times as long; asleep, it hardly notices.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # bitsandbytes looks for an optional kernel package when PEFT imports it, and says so in every notebook.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 

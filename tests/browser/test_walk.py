@@ -126,7 +126,10 @@ def test_training_goes_on_after_the_kernel_has_died(notebook, page):
     train = notebook.cell('resume="07-lora"')
     notebook.run_all_above(train, minutes=5)
     notebook.start(train)
-    page.wait_for_timeout(25_000)  # long enough for a checkpoint
+    end = time.monotonic() + 240
+    while not (seen := re.search(r"(\d+)/120", notebook.output(train))) or int(seen[1]) < 20:  # past a checkpoint
+        assert time.monotonic() < end, notebook.output(train)
+        page.wait_for_timeout(500)
     notebook.menu("Kernel", "Restart Kernel and Clear Outputs of All Cells…")
     page.click('.jp-Dialog-button:has-text("Restart")')
     page.wait_for_selector(".jp-Dialog", state="detached")
