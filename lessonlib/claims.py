@@ -2,11 +2,11 @@
 
 import csv
 import functools
-import html
 import math
 from dataclasses import dataclass
 
 from .corpora import DATA
+from .tables import Table
 
 VERDICTS = ("holds", "wrong", "misleading", "inconsistent", "unverifiable", "rule of thumb", "plausible")
 
@@ -110,39 +110,15 @@ def _figure(value) -> str:
     return f"{number:,.0f}" if number == int(number) else f"{number:,.4g}"
 
 
-class Table:
-    """The claims settled so far, for a notebook's end: HTML in a notebook, lines elsewhere."""
-
-    columns = ("claim", "the lesson says", "verdict", "here", "source")
-
-    def __init__(self, rows: list[Settled]):
-        self.rows = rows
-
-    def __len__(self):
-        return len(self.rows)
-
-    def _cells(self):
-        for row in self.rows:
-            c = row.claim
-            unit = f" {c.unit}" if c.unit else ""
-            said = _figure(c.stated) + (unit if _number(c.stated) is not None else "") if c.stated else "–"
-            here = _figure(row.ours) + ("" if isinstance(row.ours, bool) else unit)
-            yield f"{c.id}. {c.claim}", said, c.verdict, here, c.source
-
-    def __repr__(self):
-        return "\n".join(" | ".join(cells) for cells in self._cells())
-
-    def _repr_html_(self):
-        head = "".join(f"<th style='text-align:left'>{name}</th>" for name in self.columns)
-        body = "".join(
-            "<tr>"
-            + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in cells)
-            + "</tr>"
-            for cells in self._cells()
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+def _cells(row: Settled) -> tuple[str, ...]:
+    c = row.claim
+    unit = f" {c.unit}" if c.unit else ""
+    said = _figure(c.stated) + (unit if _number(c.stated) is not None else "") if c.stated else "–"
+    here = _figure(row.ours) + ("" if isinstance(row.ours, bool) else unit)
+    return f"{c.id}. {c.claim}", said, c.verdict, here, c.source
 
 
 def table() -> Table:
     """The closing table of what this notebook has settled, in the order of the ids."""
-    return Table([_settled[id] for id in sorted(_settled)])
+    columns = ("claim", "the lesson says", "verdict", "here", "source")
+    return Table(columns, [_cells(_settled[id]) for id in sorted(_settled)])

@@ -146,6 +146,25 @@ def training_bytes(model: nn.Module, optimizer=None) -> dict[str, int]:
     }
 
 
+def step_bytes(model: nn.Module, tokens: torch.Tensor) -> dict[str, int]:
+    """Bytes of one real training step with AdamW: weights, gradients, optimizer states, saved activations.
+
+    tokens (B, T): the texts, with a loss on each next token. The learning rate is zero, so no weight moves; gradients
+    are dropped at the end.
+    """
+    was_training = model.training
+    model.train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0)
+    with SavedTensors(model) as saved:
+        loss = model(tokens, labels=tokens, use_cache=False).loss
+    loss.backward()
+    optimizer.step()
+    counted = training_bytes(model, optimizer) | {"activations": saved.bytes}
+    optimizer.zero_grad()
+    model.train(was_training)
+    return counted
+
+
 # --- times -----------------------------------------------------------------------------------------------------------
 
 

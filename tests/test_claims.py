@@ -106,29 +106,32 @@ def test_an_unknown_id_is_named(rows):
 def test_settling_again_keeps_the_last_figure(rows):
     settle("C901", 19)
     settle("C901", 21)
-    assert [row.ours for row in table().rows] == [21]
+    assert [row[3] for row in table().rows] == ["21 GB"]
 
 
 def test_a_refused_figure_leaves_the_table_as_it_was(rows):
     settle("C901", 19)
     with pytest.raises(ClaimNotSettled):
         settle("C901", 99)
-    assert [row.ours for row in table().rows] == [19]
+    assert [row[3] for row in table().rows] == ["19 GB"]
 
 
 def test_the_table_is_in_the_order_of_the_ids(rows):
     for id, ours in (("C908", 3750), ("C901", 20), ("C904", True), ("C903", 10)):
         settle(id, ours)
-    lines = repr(table()).splitlines()
+    lines = repr(table()).splitlines()[1:]
     assert [line[:4] for line in lines] == ["C901", "C903", "C904", "C908"]
     assert re.findall(r">(C\d+)\.", table()._repr_html_()) == ["C901", "C903", "C904", "C908"]
 
 
 def test_the_table_says_claim_stated_verdict_figure_and_source(rows):
     settle("C908", 3750)
-    assert repr(table()) == "C908. It takes 10 GB. | 1,200,000 dollars | wrong | 3,750 dollars | paper"
+    assert (
+        repr(table()).splitlines()[1]
+        == "C908. It takes 10 GB. | 1,200,000 dollars | wrong | 3,750 dollars | paper"
+    )
     cells = re.findall(r"<td[^>]*>([^<]*)</td>", table()._repr_html_())
-    assert cells == repr(table()).split(" | ")
+    assert cells == repr(table()).splitlines()[1].split(" | ")
 
 
 def test_the_table_is_escaped(rows):
@@ -177,7 +180,7 @@ def test_the_ledger_can_be_settled_and_not_by_what_is_wrong(nothing_settled, id)
         if row.verdict == "wrong" and stated is not None:
             with pytest.raises(ClaimNotSettled):
                 settle(id, stated)
-    assert len(repr(table()).splitlines()) == 1
+    assert len(table()) == 1
 
 
 def test_four_million_for_rank_eight_is_refused(nothing_settled):

@@ -425,3 +425,46 @@ def test_the_base_models_tokenizer_has_one_token_for_each_intent_and_letters_for
     words = [corpora.WORDS.get(name, name) for name in corpora.INTENTS]
     assert label_tokens(LabelTask(tokenizer, corpora.INTENTS, words)) == [f"Ġ{word}" for word in words]
     assert label_tokens(LabelTask(tokenizer, ["late delivery", "late refund"])) == ["ĠA", "ĠB"]
+
+
+# --- the other corpora ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "load, splits",
+    [
+        (corpora.replies, {"train": 120, "test": 30}),
+        (corpora.handbook_questions, {"train": 40, "test": 80}),
+        (corpora.word_problems, {"train": 1800, "validation": 200, "test": 300}),
+    ],
+)
+def test_each_corpus_has_the_rows_of_its_datasheet_and_refuses_another_split(load, splits):
+    assert {split: len(load(split)) for split in splits} == splits
+    with pytest.raises(CorpusError, match=r"no split 'dev'.*train"):
+        load("dev")
+
+
+def test_replies_stand_beside_the_text_that_they_answer():
+    texts = {row["id"]: row["text"] for row in tickets("test")}
+    assert all(row["text"] == texts[row["ticket"]] for row in corpora.replies("test"))
+
+
+def test_answers_of_the_handbook_stand_in_the_fact_that_their_question_names():
+    facts = {row["id"]: row["fact"] for row in corpora.handbook()}
+    assert all(row["answer"] in facts[row["fact"]] for row in corpora.handbook_questions("test"))
+    assert len(corpora.vocabulary()) == 25
+
+
+@pytest.mark.parametrize("kind", corpora.REASONING)
+def test_reasoning_sets_have_four_options_and_shots_apart(kind):
+    test, shots = corpora.reasoning(kind), corpora.reasoning(kind, "shots")
+    assert (len(test), len(shots)) == (60, 8)
+    assert all(len(row["options"]) == 4 and 0 <= row["answer"] < 4 for row in test)
+    assert not set(test["question"]) & set(shots["question"])
+    with pytest.raises(CorpusError, match="no split 'train'"):
+        corpora.reasoning(kind, "train")
+
+
+def test_an_unknown_reasoning_set_is_named_with_the_known_ones():
+    with pytest.raises(CorpusError, match=r"'maths'.*logic, commonsense, factual"):
+        corpora.reasoning("maths")

@@ -127,7 +127,9 @@ def test_training_goes_on_after_the_kernel_has_died(notebook, page):
     notebook.run_all_above(train, minutes=5)
     notebook.start(train)
     end = time.monotonic() + 240
-    while not (seen := re.search(r"(\d+)/120", notebook.output(train))) or int(seen[1]) < 20:  # past a checkpoint
+    while (
+        not (seen := re.search(r"(\d+)/120", notebook.output(train))) or int(seen[1]) < 20
+    ):  # past a checkpoint
         assert time.monotonic() < end, notebook.output(train)
         page.wait_for_timeout(500)
     notebook.menu("Kernel", "Restart Kernel and Clear Outputs of All Cells…")
