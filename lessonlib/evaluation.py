@@ -87,6 +87,21 @@ def paired_difference(a: Accuracy, b: Accuracy) -> tuple[float, float, float]:
     return float(gain.mean()), float(interval.low), float(interval.high)
 
 
+def rank_holding(singular_values: Sequence[float], share: float) -> int:
+    """The smallest number of directions that together hold a share of the energy, the sum of the squares.
+
+    >>> rank_holding([4, 3, 1, 1, 1], 0.85)
+    2
+    """
+    return int((energy_shares(singular_values) < share).sum()) + 1
+
+
+def energy_shares(singular_values: Sequence[float]) -> np.ndarray:
+    """Share of the energy that the largest 1, 2, ... singular values hold."""
+    squares = np.sort(np.asarray(singular_values, dtype=float))[::-1] ** 2
+    return np.cumsum(squares) / squares.sum()
+
+
 # --- bytes -----------------------------------------------------------------------------------------------------------
 
 

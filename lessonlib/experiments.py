@@ -9,7 +9,7 @@ import torch
 
 from . import corpora
 from .classification import LabelTask
-from .evaluation import Accuracy, accuracy, training_bytes
+from .evaluation import Accuracy, accuracy, rank_holding, training_bytes
 from .lora import add_lora
 from .models import load_base
 from .runs import Run, load_runs, record
@@ -37,7 +37,10 @@ def _score(model, task: LabelTask, split: str) -> Accuracy:
     return accuracy(model, task, rows["text"], rows["intent"])
 
 
-def _train_and_score(model, task, *, learning_rate: float, steps: int, batch_size: int, seed: int) -> dict:
+def _train_and_score(
+    model, tokenizer, *, learning_rate: float, steps: int, batch_size: int, seed: int
+) -> dict:
+    task = tickets_task(tokenizer)
     rows = corpora.tickets("train")
     batches = task.training_batches(
         rows["text"], rows["intent"], steps=steps, batch_size=batch_size, seed=seed
@@ -61,38 +64,22 @@ def zero_shot() -> dict:
     return {"score": _score(model, task, "test"), "validation": _score(model, task, "validation").value}
 
 
-def lora(
-    r: int, alpha: float, targets: list[str], learning_rate: float, steps: int, batch_size: int, seed: int
-) -> dict:
-    """LoRA on the tickets' intents."""
+def lora(r: int, alpha: float, targets: list[str], seed: int, **training) -> dict:
+    """LoRA on the tickets' intents. training: learning_rate, steps, batch_size."""
     seed_everything(seed)
     model, tokenizer = load_base()
     add_lora(model, targets, r=r, alpha=alpha)
-    return _train_and_score(
-        model,
-        tickets_task(tokenizer),
-        learning_rate=learning_rate,
-        steps=steps,
-        batch_size=batch_size,
-        seed=seed,
-    )
+    return _train_and_score(model, tokenizer, seed=seed, **training)
 
 
-def full_fine_tuning(learning_rate: float, steps: int, batch_size: int, seed: int) -> dict:
+def full_fine_tuning(seed: int, **training) -> dict:
     """All weights trained in float32 (bfloat16 weights would swallow the small steps); the spectrum of what changed."""
     seed_everything(seed)
     model, tokenizer = load_base(dtype=torch.float32)
     before = {
         name: p.detach().clone() for name, p in model.named_parameters() if name.endswith("q_proj.weight")
     }
-    results = _train_and_score(
-        model,
-        tickets_task(tokenizer),
-        learning_rate=learning_rate,
-        steps=steps,
-        batch_size=batch_size,
-        seed=seed,
-    )
+    results = _train_and_score(model, tokenizer, seed=seed, **training)
     updates = {
         name.removesuffix(".weight"): p.detach() - before[name]
         for name, p in model.named_parameters()
@@ -101,13 +88,8 @@ def full_fine_tuning(learning_rate: float, steps: int, batch_size: int, seed: in
     values = {name: torch.linalg.svdvals(update) for name, update in updates.items()}
     kept = [SPECTRUM_OF.format(layer) for layer in (0, 15, 29)]
     results["spectrum"] = {name: [float(f"{value:.4g}") for value in values[name]] for name in kept}
-    results["rank_90"] = {name: _rank_holding(value, 0.9) for name, value in values.items()}
+    results["rank_90"] = {name: rank_holding(value.tolist(), 0.9) for name, value in values.items()}
     return results
-
-
-def _rank_holding(values: torch.Tensor, share: float) -> int:
-    energy = torch.cumsum(values**2, 0) / torch.sum(values**2)
-    return int((energy < share).sum()) + 1
 
 
 def word_counts() -> dict:

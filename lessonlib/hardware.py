@@ -1,7 +1,11 @@
 """What this machine is: device, arithmetic, threads, memory. Probed, not guessed."""
 
+import contextlib
+import ctypes
 import functools
+import gc
 import os
+import sys
 import time
 
 import psutil
@@ -71,13 +75,26 @@ def memory_gb(on: torch.device | None = None) -> float:
     return free / 1e9
 
 
+def release_memory() -> None:
+    """Give back to the system what nobody holds any more.
+
+    Models are full of references in circles, which Python frees late, and Linux's allocator keeps freed pages for
+    itself. A notebook that loads one model after another would hold several times what it needs.
+    """
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def peak_memory_gb(on: torch.device | None = None) -> float:
     """The most memory this process has held so far, in GB: on the GPU, or resident in RAM."""
     if (on or device()).type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
     try:
         import resource
-        import sys
 
         unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

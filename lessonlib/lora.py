@@ -36,7 +36,7 @@ class LoRALinear(nn.Module):
 
     def forward(self, x):
         A, B = self.A.to(x.dtype), self.B.to(x.dtype)
-        return self.base(x) + x @ A.T @ (self.scale * B).T
+        return self.base(x) + self.scale * (x @ A.T) @ B.T
 
     @torch.no_grad()
     def merged(self):
@@ -92,6 +92,8 @@ def add_lora(
         raise LoRAError("this model has LoRA already: call remove_lora(model) first, or load a fresh one")
     if not isinstance(r, int) or r < 1:
         raise LoRAError(f"r is {r!r}; the rank must be a whole number of at least 1")
+    if isinstance(targets, str):
+        raise LoRAError(f"targets is {targets!r}; expected a list of names, such as [{targets!r}]")
     found, chosen = set(), []
     for path, module in model.named_modules():
         names = {path, path.rpartition(".")[2]} & set(targets)

@@ -12,6 +12,7 @@ import re
 import sys
 import time
 import tomllib
+from datetime import datetime
 from pathlib import Path
 
 from .session import lessons
@@ -116,12 +117,51 @@ def execute(path: Path) -> float:
     client.store_widget_state = False
     client.execute()
     minutes = (time.perf_counter() - start) / 60
+    measured = section_minutes(notebook)
     tidy(notebook)
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook.metadata["lessonlib"] = {"source_hash": source_hash(notebook)}
+    notebook.metadata["lessonlib"] = {"source_hash": source_hash(notebook), "minutes": measured}
+    write_header(notebook, path.name[:2])
     nbformat.validate(notebook)
     nbformat.write(notebook, path)
     return minutes
+
+
+def section_minutes(notebook) -> dict[str, float]:
+    """Minutes that the cells under each heading took at the execution just done, from the kernel's own clock."""
+    minutes, section = {}, ""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            section = (re.findall(r"^##? (.+)$", cell.source, flags=re.M) or [section])[-1]
+            continue
+        times = cell.metadata.get("execution", {})
+        began, ended = (
+            datetime.fromisoformat(times[f"iopub.{what}"].replace("Z", "+00:00"))
+            for what in ("status.busy", "status.idle")
+        )
+        minutes[section] = minutes.get(section, 0.0) + (ended - began).total_seconds() / 60
+    return {name: round(value, 2) for name, value in minutes.items()}
+
+
+def longest_sections(minutes: dict[str, float]) -> str:
+    """The sections that take a tenth of the whole or more, with their minutes.
+
+    >>> longest_sections({"Merge": 0.04, "Train": 2.46, "Sweep": 0.5})
+    'The longest sections: Train 2.5, Sweep 0.5 minutes.'
+    """
+    long = {name: value for name, value in minutes.items() if value >= 0.1 * sum(minutes.values())}
+    named = ", ".join(f"{name} {value:.1f}" for name, value in long.items())
+    return f"The longest sections: {named} minutes."
+
+
+def write_header(notebook, number: str) -> None:
+    """Write the line of minutes and memory under the title, and the sections that take longest."""
+    title, _, rest = notebook.cells[0].source.partition("\n\n")
+    _, _, rest = rest.partition("\n\n")
+    line = header_line(number)
+    if measured := notebook.metadata.get("lessonlib", {}).get("minutes"):
+        line += "\n" + longest_sections(measured)
+    notebook.cells[0].source = f"{title}\n\n{line}\n\n{rest}"
 
 
 def header_line(number: str) -> str:
@@ -130,7 +170,7 @@ def header_line(number: str) -> str:
     unit = "minute" if entry["minutes"] == 1 else "minutes"
     return (
         f"Notebook {int(number)} of ten · {entry['minutes']} {unit} on two cores · {entry['memory_gb']} GB of memory · "
-        "no GPU, no network"
+        "no GPU, no network."
     )
 
 
@@ -156,9 +196,7 @@ def write_tables() -> None:
     )
     for path in paths():
         notebook = nbformat.read(path, as_version=4)
-        title, _, rest = notebook.cells[0].source.partition("\n\n")
-        _, _, rest = rest.partition("\n\n")
-        notebook.cells[0].source = f"{title}\n\n{header_line(path.name[:2])}\n\n{rest}"
+        write_header(notebook, path.name[:2])
         nbformat.write(notebook, path)
 
 

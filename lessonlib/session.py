@@ -42,6 +42,8 @@ class Session:
         """A fresh (model, tokenizer): the course's base model, or the one that was given to `start`."""
         from .models import load_base
 
+        hardware.release_memory()  # the models of earlier sections, if no variable holds them any more
+
         return (
             load_base(dtype=dtype or self.dtype)
             if self.model is None

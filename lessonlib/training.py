@@ -7,15 +7,14 @@ import json
 import math
 import os
 import re
-import shutil
 import time
 import types
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -131,7 +130,7 @@ def _warm_up_then_decay(step: int, steps: int, warmup: int) -> float:
 
 
 def _key(model, batches, loss, optimizer, *settings) -> str:
-    """A hash of configuration, data and code: of the modules' classes and numbers, and the first values of what trains."""
+    """A hash of configuration, data and code: the modules' classes and numbers, what trains, and a sample of the rest."""
     digest = hashlib.sha256(repr((settings, len(batches), _code(loss), _code(optimizer))).encode())
     for batch in batches:
         digest.update(b"".join(_bytes(t) for t in vars(batch).values() if isinstance(t, torch.Tensor)))
@@ -142,6 +141,8 @@ def _key(model, batches, loss, optimizer, *settings) -> str:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             digest.update(repr((name, parameter.shape, parameter.dtype)).encode() + _bytes(parameter))
+        else:  # another base model would show in the first values of every matrix
+            digest.update(repr((name, parameter.shape)).encode() + _bytes(parameter.flatten()[:64]))
     return digest.hexdigest()[:16]
 
 
@@ -174,20 +175,24 @@ def _text(value) -> str:
 
 
 class _Checkpoint:
-    """A run on its way: parameters and optimizer state as safetensors, the rest as JSON; renamed into place whole."""
+    """A run on its way, in one safetensors file: parameters, optimizer state, and the history as metadata.
+
+    The file is replaced in one step, so a kernel that dies at any moment leaves the last whole one behind.
+    """
 
     def __init__(self, name: str, key: str):
         from .models import cache_directory
 
-        self.directory = cache_directory() / "unfinished" / f"{name}-{key}"
-        self.partial = Path(f"{self.directory}.partial")
+        self.path = cache_directory() / "unfinished" / f"{name}-{key}.safetensors"
+        self.partial = self.path.with_suffix(".partial")
 
     def load_into(self, parameters, engine, schedule, history: History) -> None:
-        if not self.directory.exists():
+        if not self.path.exists():
             return
         device = parameters[0].device
-        tensors = load_file(self.directory / "state.safetensors")
-        said = json.loads((self.directory / "history.json").read_text())
+        tensors = load_file(self.path)
+        with safe_open(self.path, "pt") as file:
+            said = json.loads(file.metadata()["history"])
         torch.set_rng_state(tensors.pop("random"))  # of dropout
         if device.type == "cuda":
             torch.cuda.set_rng_state(tensors.pop("random.cuda"), device)
@@ -207,20 +212,17 @@ class _Checkpoint:
         history.resumed_at = len(history.losses)
 
     def save(self, parameters, engine, history: History) -> None:
-        work = self.partial
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {f"parameter.{i}": p.detach().contiguous() for i, p in enumerate(parameters)}
         tensors["random"] = torch.get_rng_state()
         if parameters[0].device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(parameters[0].device)
         for i, state in engine.state_dict()["state"].items():
             tensors |= {f"state.{i}.{what}": value for what, value in state.items()}
-        save_file(tensors, work / "state.safetensors")
-        (work / "history.json").write_text(json.dumps({"losses": history.losses, "seconds": history.seconds}))
-        shutil.rmtree(self.directory, ignore_errors=True)
-        work.replace(self.directory)
+        said = json.dumps({"losses": history.losses, "seconds": history.seconds})
+        save_file(tensors, self.partial, metadata={"history": said})
+        self.partial.replace(self.path)
 
     def remove(self) -> None:
-        for directory in (self.directory, self.partial):
-            shutil.rmtree(directory, ignore_errors=True)
+        for file in (self.path, self.partial):
+            file.unlink(missing_ok=True)

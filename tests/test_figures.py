@@ -16,8 +16,10 @@ from matplotlib import image
 from matplotlib.figure import Figure
 
 from lessonlib import figures
+from lessonlib.costs import EIGHT_BIT_ADAM, MASTER_WEIGHTS, MIXED, Memory
 from lessonlib.figures import Picture, style
-from lessonlib.figures.widgets import slider
+from lessonlib.figures.costs import draw_plan
+from lessonlib.figures.widgets import chooser, slider
 
 RANKS = (1, 2, 4, 8, 16, 64)
 
@@ -44,6 +46,24 @@ FULL = [SimpleNamespace(settings={}, accuracy=accuracy) for accuracy in (0.90, 0
 STEPS = np.arange(60)
 CURVES = {"full fine-tuning": 2 * np.exp(-STEPS / 20) + 0.3, "LoRA, r = 8": 2.4 * np.exp(-STEPS / 10) + 0.35}
 TIMES = {"base": 40.2, "merged": 40.9, "LoRA, unmerged": 55.1, "adapters": 61.8}
+
+SIZES = (1e8, 1e9, 1e10, 1e11)
+PLANS = {
+    "full fine-tuning": Memory(350e9, 350e9, 1400e9, 275e9),
+    "LoRA, r = 8": Memory(350e9, 1e8, 2e8, 8e9),
+    "QLoRA, r = 8": Memory(9e10, 1e8, 2e8, 8e9),
+}
+CHOICES = [
+    ("llama2-7b", "full fine-tuning", MIXED.name, "no", "A100-80GB"),
+    ("gpt3-175b", "full fine-tuning", MASTER_WEIGHTS.name, "no", "T4"),
+    ("gpt3-175b", "QLoRA, r = 8", MIXED.name, "yes", "H200"),
+    ("smollm2-135m", "prompt tuning, 100", EIGHT_BIT_ADAM.name, "yes", "T4"),
+]
+
+
+def plan_of(*choice):
+    return Picture(draw_plan, *choice, size=(9, 2.9), dpi=80)
+
 
 PICTURES = {
     "spectrum": lambda: figures.spectrum(UPDATE, NOISE),
@@ -75,6 +95,15 @@ PICTURES = {
     "rank slider at 1": lambda: figures.rank_slider((576, 576), UPDATE, runs_of({1: 0.80})).still,
     "rank slider at 8": lambda: figures.rank_slider((576, 576), UPDATE, runs_of({8: 0.88})).still,
     "rank slider at 64": lambda: figures.rank_slider((576, 576), UPDATE, runs_of({64: 0.86})).still,
+    "cost bars": lambda: figures.cost_bars(PLANS).still,
+    "cost bars of one plan": lambda: figures.cost_bars({"a plan": PLANS["full fine-tuning"]}).still,
+    "predicted and measured": lambda: figures.predicted_and_measured(
+        {"weights": (5e8, 5e8), "activations": (4.1e8, 4.4e8)}
+    ),
+    "scaling": lambda: figures.scaling(
+        SIZES, {"full fine-tuning": [6 * n for n in SIZES], "LoRA": [4 * n for n in SIZES]}, "FLOPs a token"
+    ),
+    **{f"plan: {', '.join(choice)}": lambda choice=choice: plan_of(*choice) for choice in CHOICES},
 }
 every_picture = pytest.mark.parametrize("name", PICTURES)
 
@@ -99,6 +128,8 @@ def drawn():
 
 def texts(figure):
     """The texts that stand in the figure, tick labels left out."""
+    if figure._suptitle is not None:
+        yield figure._suptitle
     for ax in figure.axes:
         labels = (ax.xaxis.label, ax.yaxis.label) if ax.axison else ()
         for text in (*ax.texts, ax.title, ax._left_title, ax._right_title, *labels):
@@ -306,3 +337,64 @@ def test_without_a_front_end_the_first_picture_stands_still(rank_slider):
     assert base64.b64decode(data["image/png"]) == rank_slider.still.png
     assert data["text/plain"] == metadata["image/png"]["alt"] == rank_slider.still.alt
     assert "model_id" in data["application/vnd.jupyter.widget-view+json"]
+
+
+# --- the lists -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def planner():
+    return figures.memory_planner()
+
+
+def test_every_list_of_the_planner_changes_picture_and_description(planner):
+    *_, image_box = planner.box.children
+    lists = planner.box.children[0].children
+    assert [control.description for control in lists] == [
+        "model",
+        "method",
+        "precision",
+        "recomputation",
+        "GPU",
+    ]
+    for control in lists:
+        first = image_box.value
+        seen = {first}
+        for option in control.options[:3]:
+            control.value = option
+            seen.add(image_box.value)
+        assert len(seen) >= 2, control.description
+
+
+def test_any_choice_can_be_planned(planner):
+    draw = random.Random(3)
+    lists = planner.box.children[0].children
+    for _ in range(25):
+        for control in lists:
+            control.value = draw.choice(control.options)
+        assert lists[0].value in planner.box.children[1].value
+
+
+def test_a_choice_seen_before_is_not_drawn_again():
+    asked = []
+
+    def picture(*choice):
+        asked.append(choice)
+        return Picture(lambda ax: f"A picture of {choice} with nothing else that is worth saying, 1.")
+
+    found = chooser({"a": ["x", "y"], "b": ["1"]}, picture, start=["x", "1"])
+    control = found.box.children[0].children[0]
+    for value in ("y", "x", "y"):
+        control.value = value
+    assert asked == [("x", "1"), ("y", "1")]
+
+
+def test_cost_bars_spell_out_the_chosen_plan():
+    found = figures.cost_bars(PLANS)
+    found.box.children[0].children[0].value = "QLoRA, r = 8"
+    assert "Chosen is QLoRA, r = 8: weights 90 GB" in html.unescape(found.box.children[1].value)
+
+
+def test_scaling_says_the_slope():
+    alt = figures.scaling(SIZES, {"cubic": [n**3 for n in SIZES]}, "cost").alt
+    assert "slope 3.00" in alt

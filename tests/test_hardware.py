@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
@@ -63,3 +64,16 @@ def test_peak_memory_grows_with_what_is_held():
 
 def test_the_processor_has_a_name():
     assert hardware.processor().strip()
+
+
+def test_models_in_circles_are_given_back():
+    class Node:
+        pass
+
+    before = psutil.Process().memory_info().rss
+    one = Node()
+    one.itself, one.weight = one, torch.ones(30_000_000)  # 120 MB
+    assert psutil.Process().memory_info().rss - before > 1e8
+    del one
+    hardware.release_memory()
+    assert psutil.Process().memory_info().rss - before < 2e7

@@ -237,6 +237,7 @@ def test_saving_without_lora_is_refused(tiny, tmp_path):
         (["proj"], 8, "'proj'"),
         (["q_proj", "nonsense"], 8, "'nonsense'"),
         ([], 8, "targets is empty"),
+        ("q_proj", 8, r"expected a list of names, such as \['q_proj'\]"),
         (["self_attn"], 8, "self_attn is a LlamaAttention, not nn.Linear"),
         (["embed_tokens"], 8, "Embedding, not nn.Linear"),
         (["q_proj"], 0, "r is 0"),

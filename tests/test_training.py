@@ -9,6 +9,7 @@ import warnings
 
 import pytest
 import torch
+from safetensors import safe_open
 from tiny_models import tiny_model
 from torch import nn
 from torch.nn import functional as F
@@ -193,11 +194,19 @@ def test_a_run_that_is_done_leaves_nothing_behind(eager):
     assert list(eager.iterdir()) == []
 
 
+def test_another_base_model_under_the_same_adapter_is_not_taken_up(eager):
+    interrupt(adapted())
+    other = adapted()
+    with torch.no_grad():
+        next(p for p in other.parameters() if not p.requires_grad).mul_(1.01)
+    assert fit(other, batches(), learning_rate=1e-2, resume="run").resumed_at == 0
+
+
 def test_a_kill_while_the_checkpoint_is_written_is_survived(eager, monkeypatch):
     whole, real, calls = fit(adapted(), batches(), learning_rate=1e-2), training.save_file, iter(range(10))
 
-    def dies(tensors, path):
-        real(tensors, path)
+    def dies(tensors, path, **rest):
+        real(tensors, path, **rest)
         if next(calls) == 4:
             path.write_bytes(path.read_bytes()[:100])
             raise Killed
@@ -359,8 +368,9 @@ def test_a_process_killed_by_the_system_resumes_to_the_same_losses(eager):
     deadline, steps = time.time() + 120, 0
     while steps < 3 and time.time() < deadline and process.is_alive():
         time.sleep(0.02)
-        for path in eager.glob("run-????????????????/history.json"):
-            steps = len(json.loads(path.read_text())["losses"])
+        for path in eager.glob("run-????????????????.safetensors"):
+            with safe_open(path, "pt") as file:
+                steps = len(json.loads(file.metadata()["history"])["losses"])
     process.kill()  # SIGKILL
     process.join()
     assert process.exitcode == -9

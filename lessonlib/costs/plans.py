@@ -72,7 +72,7 @@ class Fit:
             if self.nearest
             else "no plan of ours fits one of them"
         )
-        return f"does not fit: {need}; {many}; {near}"
+        return f"does not fit: {need};\n{many}; {near}"
 
 
 def fits(

@@ -186,7 +186,7 @@ def draw_plan(ax, model: str, method: str, precision: str, recompute: str, gpu: 
         ax.text((memory.total + 0.01 * highest) / 1e9, row, _size(memory.total), va="center", bbox=PLAIN)
     ax.axvline(fit.usable / 1e9, color=INK, linestyle="--")
     ax.annotate(
-        f"{gpu}: {fit.usable / 1e9:.0f} GB",
+        f"{gpu}: {_size(fit.usable)}",
         (fit.usable / 1e9, -0.62),
         (4, 0),
         textcoords="offset points",
@@ -198,7 +198,10 @@ def draw_plan(ax, model: str, method: str, precision: str, recompute: str, gpu: 
     _legend(ax)
     verdict = _verdict(fit)
     _headline(ax, f"{model}: {verdict}")
-    return f"{model}, {fit.plan}, on {gpu}: {_size(fit.memory.total)} of {_size(fit.usable)}. {verdict}."
+    other = f"; the nearest plan that fits takes {_size(fit.nearest_memory.total)}" if len(bars) == 2 else ""
+    return (
+        f"{model}, {fit.plan}, on {gpu}: {_size(fit.memory.total)} of {_size(fit.usable)}, {verdict}{other}."
+    )
 
 
 def _verdict(fit) -> str:

@@ -6,18 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.patches import Rectangle
 
+from ..evaluation import energy_shares, rank_holding
 from .style import BLUE, GREY, INK, SKY, VERMILION, YELLOW, Picture
-
-
-def _share(values: Sequence[float]) -> np.ndarray:
-    """Share of the energy (sum of squares) that the largest 1, 2, ... singular values hold."""
-    squares = np.sort(np.asarray(values, dtype=float))[::-1] ** 2
-    return np.cumsum(squares) / squares.sum()
-
-
-def _rank_at(share: np.ndarray, level: float) -> int:
-    return int((share < level).sum()) + 1
-
 
 # --- spectrum --------------------------------------------------------------------------------------------------------
 
@@ -29,8 +19,7 @@ def draw_spectrum(ax, update: Sequence[float], noise: Sequence[float], level: fl
         (update, BLUE, "-", "the update"),
         (noise, GREY, "--", "random noise"),
     ):
-        share = _share(values)
-        rank = _rank_at(share, level)
+        share, rank = energy_shares(values), rank_holding(values, level)
         ax.plot(ranks, 100 * share, color=colour, linestyle=line)
         ax.plot([rank], [100 * share[rank - 1]], "o", color=colour)
         # The update's name goes to the left where there is room, so that the two never meet.
@@ -47,7 +36,7 @@ def draw_spectrum(ax, update: Sequence[float], noise: Sequence[float], level: fl
     ax.axhline(100 * level, color=INK, linewidth=0.8, linestyle=":")
     ax.set(xscale="log", ylim=(0, 103), xlabel="rank kept (log scale)", ylabel="energy held, %")
     ax.set_xticks([1, 10, 100, len(update)], ["1", "10", "100", str(len(update))])
-    ours, random = (_rank_at(_share(v), level) for v in (update, noise))
+    ours, random = (rank_holding(v, level) for v in (update, noise))
     ax.set_title(f"{100 * level:.0f} % of the update's energy is in {ours} of {len(update)} directions")
     return (
         f"Two rising curves of energy against rank kept, on a logarithmic axis. The update of full fine-tuning reaches "
@@ -126,9 +115,10 @@ def draw_rank_sweep(ax, runs, reference=None, chosen: int | None = None) -> str:
     ax.minorticks_off()
     spread = 100 * (max(means.values()) - min(means.values()))
     ax.set_title(f"From r = {min(means)} to {max(means)} the mean moves by {spread:.0f} points")
-    seeds = " or ".join(str(n) for n in sorted({len(group) for group in groups.values()}))
+    counts = sorted({len(group) for group in groups.values()})
+    seeds = f"{' or '.join(map(str, counts))} seed{'' if counts == [1] else 's'}"
     return (
-        f"Test accuracy in per cent by rank, means over {seeds} seeds: {said}. "
+        f"Test accuracy in per cent by rank, means over {seeds}: {said}. "
         f"From r = {min(means)} to {max(means)} the mean moves by {spread:.0f} points."
     )
 
@@ -191,7 +181,7 @@ def draw_rank(axes, r: int, shape: tuple[int, int], update: Sequence[float], run
     percent = f"{100 * numbers / (d_in * d_out):.2g}"
     left.text(d_in + 1.6 * gap + thin, d_out * 0.45, f"r = {r}\n{numbers:,} numbers\n{percent} % of W")
     left.set(xlim=(-0.05 * d_in, 2.45 * d_in + thin), ylim=(-0.25 * d_out, 1.05 * d_out), aspect="equal")
-    share = _share(update)
+    share = energy_shares(update)
     middle.plot(np.arange(1, len(share) + 1), 100 * share, color=BLUE)
     middle.plot([r], [100 * share[r - 1]], "D", color=VERMILION, markersize=9)
     middle.set(xscale="log", ylim=(0, 103), xlabel="rank", ylabel="energy of a full update, %")

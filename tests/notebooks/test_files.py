@@ -96,6 +96,18 @@ def test_header_states_the_measured_minutes_and_memory(path):
 
 
 @each
+def test_header_names_the_longest_sections_as_measured(path):
+    notebook = read(path)
+    measured = notebook.metadata["lessonlib"]["minutes"]
+    headings = re.findall(
+        r"^##? (.+)$", "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown"), re.M
+    )
+    assert set(measured) <= set(headings)
+    assert 0 < sum(measured.values()) < 3 * lessons()[path.name[:2]]["minutes"]
+    assert notebooks.longest_sections(measured) in notebook.cells[0].source
+
+
+@each
 def test_notebook_is_small_enough_to_render(path):
     assert path.stat().st_size < 1_500_000
 
