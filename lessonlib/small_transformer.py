@@ -51,7 +51,7 @@ class SmallTransformer(nn.Module):
 
     def __init__(self, read, outputs, width=64, layers=3, heads=4, longest=64):
         super().__init__()
-        self.read, self.place = read, nn.Parameter(0.1 * torch.randn(longest, width))
+        self.read, self.place = read, nn.Parameter(0.02 * torch.randn(longest, width))
         self.blocks = nn.Sequential(*[Block(width, heads) for _ in range(layers)])
         self.write = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs))
 
@@ -93,10 +93,9 @@ def linear_functions(n: int, d: int, examples: int, seed: int, noise: float = 0.
     return LinearFunctions(x, (x @ w)[..., 0] + noise * torch.randn(n, examples, generator=generator))
 
 
-def regressor(d: int, **settings) -> SmallTransformer:
+def regressor(d: int, width: int = 64, **settings) -> SmallTransformer:
     """A transformer for `linear_functions` of d variables."""
-    settings = {"width": 64} | settings
-    return SmallTransformer(nn.Linear(d + 1, settings["width"]), 1, **settings)
+    return SmallTransformer(nn.Linear(d + 1, width), 1, width, **settings)
 
 
 def in_context(model: SmallTransformer, functions: LinearFunctions) -> torch.Tensor:
@@ -150,6 +149,7 @@ def chained_arithmetic(n: int, steps: int, seed: int) -> Chains:
 
     >>> problems = chained_arithmetic(1, steps=3, seed=0)
     >>> spell(problems.question[0]), spell(problems.results[0])
+    ('4 +3 ×9 +7 =', '7 3 0')
     """
     _refuse_small(n=n, steps=steps)
     generator = torch.Generator().manual_seed(seed)
@@ -197,12 +197,11 @@ def filler_dots(chains: Chains) -> Targets:
     return Targets(torch.cat([chains.question, dots], 1), chains.results[:, -1:])
 
 
-def arithmetician(**settings) -> SmallTransformer:
+def arithmetician(width: int = 96, **settings) -> SmallTransformer:
     """A transformer for `chained_arithmetic`."""
-    settings = {"width": 96} | settings
-    read = nn.Embedding(len(VOCABULARY), settings["width"])
-    nn.init.normal_(read.weight, std=0.1)
-    return SmallTransformer(read, len(VOCABULARY), **settings)
+    read = nn.Embedding(len(VOCABULARY), width)
+    nn.init.normal_(read.weight, std=0.02)  # as small as the places: torch's own start would drown them
+    return SmallTransformer(read, len(VOCABULARY), width, **settings)
 
 
 def target_loss(model: SmallTransformer, targets: Targets) -> torch.Tensor:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-pytestmark = [pytest.mark.browser, pytest.mark.robust]
+pytestmark = pytest.mark.browser
 
 MINUTES = 60_000  # playwright counts milliseconds
 
