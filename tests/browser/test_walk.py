@@ -1,5 +1,5 @@
-"""A learner works through a notebook: run all, slide, do an exercise wrongly and rightly, answer the quiz, lose the
-kernel in the middle of training and go on."""
+"""A learner works through two notebooks: run all, choose, slide, do an exercise wrongly and rightly, answer the quiz,
+lose the kernel in the middle of training and go on."""
 
 import re
 import time
@@ -86,6 +86,24 @@ class Notebook:
 @pytest.fixture
 def notebook(page, lab):
     return Notebook(page, lab, "07_lora_from_scratch.ipynb")
+
+
+def test_a_learner_plans_memory_in_notebook_01(page, lab):
+    notebook = Notebook(page, lab, "01_cost_arithmetic.ipynb")
+    notebook.run_all(minutes=10)
+    assert notebook.errors() == []
+    for figure, lists in (("figures.cost_bars", 1), ("figures.memory_planner", 5)):
+        cell = notebook.cell(figure)
+        image, choices = cell.locator("img"), cell.locator("select")
+        assert choices.count() == lists
+        for i in range(lists):
+            seen = {image.get_attribute("alt")}
+            for option in choices.nth(i).locator("option").all_inner_texts()[-2:]:
+                choices.nth(i).select_option(label=option)
+                page.wait_for_timeout(700)
+                seen.add(image.get_attribute("alt"))
+            assert len(seen) >= 2, (figure, i, seen)
+    assert page.errors == []
 
 
 def test_a_learner_works_through_notebook_07(notebook, page):
