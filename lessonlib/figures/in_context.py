@@ -36,7 +36,7 @@ def draw_tasks(ax, right: dict[str, dict[int, float]], n: int) -> str:
         ax.text(len(shots) - 0.9, end, task, color=colour, va="center")
     ax.set_xticks(range(len(shots)), [str(k) for k in shots])
     ax.set(xlabel="examples in the prompt", ylabel=f"right of {n}", ylim=(-0.6, 1.12 * n))
-    ax.set_xlim(-0.2, len(shots) - 0.7 + 0.11 * max(map(len, right)))
+    ax.set_xlim(-0.2, len(shots) - 0.7 + 0.085 * max(map(len, right)))
     ax.set_title("Same words, same weights: the examples say what is asked")
     said = [f"{task} {_listed([f'{right} at {k}' for k, right in c.items()])}" for task, c in right.items()]
     return f"Right answers of {n} by the number of examples: {'; '.join(said)}."
@@ -61,13 +61,13 @@ def draw_shots(ax, groups: dict[int, Sequence[float]], chance: float, chosen: in
         ax.plot([place], [means[place]], "D", color=VERMILION, markersize=9)
     ax.axhline(100 * chance, color=GREY, linestyle="--")
     ax.annotate(
-        "chance", (len(groups) - 1, 100 * chance), (0, -4), textcoords="offset points", color=GREY, va="top",
-        ha="right",
+        "chance", (0, 100 * chance), (0, -4), textcoords="offset points", color=GREY, va="top",
+        ha="left",
     )  # fmt: skip
     ax.set_xticks(range(len(groups)), [str(k) for k in groups])
     top = 1.15 * max(100 * max(group) for group in groups.values())
     ax.set(xlabel="examples in the prompt", ylabel="test accuracy, %", ylim=(0, max(top, 40)))
-    first, *_, last = groups
+    first, last = min(groups), max(groups)
     ax.set_title(f"{means[0]:.0f} % with {first} examples, {means[-1]:.0f} % with {last}")
     said = _listed([f"{m:.0f} with {k}" for k, m in zip(groups, means)])
     most = max(map(len, groups.values()))
@@ -197,7 +197,7 @@ def draw_scale(axes, sizes: dict[str, float], averages: dict, gains: dict) -> st
             ax.text(len(sizes) - 0.75, end, name, color=colour, va="center", fontsize=10)
             said.append(f"{name} {_listed([f'{value:.1f}' for value in values])}")
         ax.set_xticks(range(len(sizes)), list(sizes), rotation=45, ha="right", fontsize=9)
-        ax.set(xlabel="model", xlim=(-0.3, len(sizes) - 0.5 + 0.32 * max(map(len, lines))))
+        ax.set(xlabel="model", xlim=(-0.3, len(sizes) - 0.5 + 0.25 * max(map(len, lines))))
         ax.set_title(title)
     axes[0].set(ylabel="SuperGLUE, dev set")
     axes[1].set(ylabel="few-shot minus zero-shot, points")
@@ -218,13 +218,13 @@ def scale_trend(sizes: dict[str, float], averages: dict, gains: dict) -> Picture
 def draw_metric(ax, p: Sequence[float], lengths: dict[int, Sequence[float]]) -> str:
     """Exact match of answers of several lengths against the accuracy of one token."""
     p, said = np.asarray(p), []
-    for (length, values), (colour, mark) in zip(lengths.items(), LOOKS):
+    for (length, values), (colour, mark), height in zip(lengths.items(), LOOKS, (0.7, 0.45, 0.15, 0.9)):
         values = np.asarray(values)
-        half = float(p[np.argmax(values >= 0.5)])
+        half, there = (float(p[np.argmax(values >= level)]) for level in (0.5, height))
         ax.plot(100 * p, 100 * values, mark[1:], color=colour)
         name = f"{length} token" + ("s" if length > 1 else "")
         ax.annotate(
-            name, (100 * half, 50), (-8, 2), textcoords="offset points", color=colour, ha="right", va="bottom"
+            name, (100 * there, 100 * height), (-8, 2), textcoords="offset points", color=colour, ha="right"
         )
         said.append(f"{name} passes 50 per cent at {100 * half:.0f}")
     ax.set(xlabel="accuracy of one token, %", ylabel="exact match, %", xlim=(0, 100), ylim=(0, 103))
@@ -252,7 +252,7 @@ def draw_errors(ax, errors: dict[str, Sequence[float]], d: int, noise: float) ->
     ax.set_ylim(0.7 * noise**2, 3 * (d + noise**2))
     ax.set_yticks([0.25, 0.5, 1, 2, 4], ["0.25", "0.5", "1", "2", "4"])
     ax.minorticks_off()
-    ax.legend(frameon=False, loc="upper right")
+    ax.legend(facecolor="white", edgecolor="none", framealpha=1, loc="lower left")
     network, reference = (list(errors.values())[i][last] for i in (0, 1))
     ax.set_title(f"At {last} examples: {network / reference:.2f} times the error of {list(errors)[1]}")
     return (
