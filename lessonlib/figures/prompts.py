@@ -29,15 +29,13 @@ def draw_groups(ax, groups: dict[str, Sequence[float]], xlabel: str, chance: flo
     ax.grid(axis="y", visible=False)
     if chance is not None:
         _chance(ax, 100 * chance)
-    best, worst = (pick(range(len(names)), key=lambda row: values[row].mean()) for pick in (max, min))
-    ax.set_title(
-        f"{names[best]} {values[best].mean():.0f} %, {names[worst]} {values[worst].mean():.0f} % on average"
-    )
+    means = [group.mean() for group in values]
+    ax.set_title(f"Means from {min(means):.0f} to {max(means):.0f} %")
     said = "; ".join(
         f"{name} {group.mean():.0f} on average, from {group.min():.0f} to {group.max():.0f} ({len(group)})"
         for name, group in zip(names, values)
     )
-    return f"Dots of accuracy in per cent by group, a bar at each mean: {said}."
+    return f"Dots of accuracy in per cent by group, a bar at each mean: {said}. Means from {min(means):.0f} to {max(means):.0f}."
 
 
 def measured_groups(

@@ -1,0 +1,279 @@
+"""The exercises of 02 In-context learning."""
+
+import math
+from numbers import Real
+
+import torch
+
+from . import Exercise, NotYet
+
+
+def _given(value):
+    if value is None:
+        raise NotYet("nothing comes back; does the function end in a return?")
+    if value is ...:
+        raise NotYet("nothing is filled in yet; the function gives back ...")
+    return value
+
+
+def _number(value) -> float:
+    value = _given(value)
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return value.item()
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise NotYet(f"a {type(value).__name__} comes back where a number is asked for")
+    return float(value)
+
+
+def _same(a: float, b: float, tolerance: float = 1e-5) -> bool:
+    return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance)
+
+
+# --- 02.1 ------------------------------------------------------------------------------------------------------------
+
+_EXAMPLES = [("It is late.", "delivery"), ("Charged twice!", "billing")]
+_FIRST = "Message: It is late.\nCategory: delivery\n\n"
+_SECOND = "Message: Charged twice!\nCategory: billing\n\n"
+
+
+def _verify_prompt(answer):
+    ours = _given(answer(_EXAMPLES, "Where is it?"))
+    if not isinstance(ours, str):
+        raise NotYet(f"a {type(ours).__name__} comes back; the prompt is one string")
+    for words in ("It is late.", "Charged twice!", "Where is it?"):
+        if words not in ours:
+            raise NotYet(
+                f"{words!r} does not stand in your prompt; all examples and the new message belong in it"
+            )
+    if "delivery" not in ours or "billing" not in ours:
+        raise NotYet(
+            "the examples' labels are not in your prompt; without them there is nothing to learn from"
+        )
+    if ours.index("Where is it?") < ours.index("It is late."):
+        raise NotYet("the new message comes first; the model continues the end, so it must come last")
+    if ours.endswith(("Category: ", "Category:\n")):
+        raise NotYet(
+            "the prompt ends in a space or a line break; the label brings its own space, and tokens like "
+            "' billing' begin with it. End at the colon"
+        )
+    if "delivery\n\n" not in ours:
+        raise NotYet("an empty line should part the examples: two line breaks behind each label")
+    if "Category:delivery" in ours:
+        raise NotYet(
+            "a space belongs between 'Category:' and the label, as in the text the model was trained on"
+        )
+    if ours.index("It is late.") > ours.index("Charged twice!"):
+        raise NotYet("the examples stand in the reverse order; show them as they are given")
+    if ours != (right := _FIRST + _SECOND + "Message: Where is it?\nCategory:"):
+        place = next((i for i, (a, b) in enumerate(zip(ours, right)) if a != b), min(len(ours), len(right)))
+        raise NotYet(
+            f"it differs from the form at character {place}: yours goes on with {ours[place : place + 12]!r}, "
+            f"{right[place : place + 12]!r} is asked for"
+        )
+    if answer([], "Hello?") != "Message: Hello?\nCategory:":
+        raise NotYet("right with two examples, but with none it should be the new message alone: zero-shot")
+
+
+PROMPT = Exercise(
+    id="02.1",
+    title="A few-shot prompt",
+    name="build_prompt",
+    difficulty=1,
+    minutes=5,
+    stub=(
+        'def build_prompt(examples, text):\n    prompt = ""\n    for message, label in examples:\n'
+        "        ...\n    return prompt\n"
+    ),
+    solution=(
+        'def build_prompt(examples, text):\n    prompt = ""\n    for message, label in examples:\n'
+        '        prompt += f"Message: {message}\\nCategory: {label}\\n\\n"\n'
+        '    return prompt + f"Message: {text}\\nCategory:"\n'
+    ),
+    verify=_verify_prompt,
+    hints=(
+        "Each example is two lines and an empty line. What of an example is left when the label is not known yet?",
+        "Add f'Message: {message}' and f'Category: {label}' with line breaks, and end with the new message up to its colon.",
+    ),
+    wrong={
+        'def build_prompt(examples, text):\n    prompt = ""\n    for message, label in examples:\n        prompt += f"Message: {message}\\nCategory: {label}\\n\\n"\n    return prompt\n': "'Where is it?' does not stand",
+        'def build_prompt(examples, text):\n    prompt = ""\n    for message, label in examples:\n        prompt += f"Message: {message}\\nCategory: {label}\\n\\n"\n    return prompt + f"Message: {text}\\nCategory: "\n': "ends in a space",
+        'def build_prompt(examples, text):\n    prompt = ""\n    for message, label in examples:\n        prompt += f"Message: {message}\\nCategory: {label}\\n"\n    return prompt + f"Message: {text}\\nCategory:"\n': "an empty line should part",
+        'def build_prompt(examples, text):\n    prompt = ""\n    for message, label in examples:\n        prompt += f"Message: {message}\\n\\n"\n    return prompt + f"Message: {text}\\nCategory:"\n': "labels are not in your prompt",
+        'def build_prompt(examples, text):\n    prompt = f"Message: {text}\\nCategory:"\n    for message, label in examples:\n        prompt += f"Message: {message}\\nCategory: {label}\\n\\n"\n    return prompt\n': "comes first",
+    },
+    praise="The whole of few-shot prompting is a string.",
+)
+
+
+# --- 02.2 ------------------------------------------------------------------------------------------------------------
+
+
+def _verify_score(answer):
+    log_probs = torch.randn(7, 11).log_softmax(-1)
+    ids = torch.tensor([4, 9, 1, 7, 3, 10, 2])  # five of the context, two of the label
+    right = (log_probs[4, 10] + log_probs[5, 2]).item()
+    ours = _number(answer(log_probs.clone(), ids.clone(), 5))
+    if _same(ours, (log_probs[5, 10] + log_probs[6, 2]).item()):
+        raise NotYet(
+            "you read row t for token t; row t is what the model expects behind token t, so read row t - 1"
+        )
+    if _same(ours, right / 2):
+        raise NotYet(
+            "you take the mean; the probability of a label is the product over its tokens, so add the logs"
+        )
+    every = log_probs[torch.arange(6), ids[1:]].sum().item()
+    if _same(ours, every):
+        raise NotYet("the context's own tokens are in the sum as well; begin where the label begins")
+    if _same(ours, log_probs[4, 10].item()):
+        raise NotYet("only the label's first token is scored; it has two here")
+    if _same(ours, math.exp(right)):
+        raise NotYet(
+            "that is the probability; leave it as a logarithm, for long labels it gets too small to hold"
+        )
+    if not _same(ours, right):
+        raise NotYet(
+            f"for a context of 5 tokens and a label of two you get {ours:.3f}; it should be log_probs[4, ids[5]] + "
+            f"log_probs[5, ids[6]] = {right:.3f}"
+        )
+    if not _same(_number(answer(log_probs, ids, 6)), log_probs[5, 2].item()):
+        raise NotYet(
+            "right for a label of two tokens, not for one; use `begin`, not a fixed number of tokens"
+        )
+
+
+SCORE = Exercise(
+    id="02.2",
+    title="How likely is a label?",
+    name="label_score",
+    difficulty=2,
+    minutes=6,
+    stub=(
+        "def label_score(log_probs, ids, begin):\n    score = 0.0\n    for t in range(begin, len(ids)):\n"
+        "        ...\n    return score\n"
+    ),
+    solution=(
+        "def label_score(log_probs, ids, begin):\n"
+        "    return sum(log_probs[t - 1, ids[t]] for t in range(begin, len(ids)))\n"
+    ),
+    verify=_verify_score,
+    hints=(
+        "Row t of log_probs is written when token t has been read. Which row says something about token t itself?",
+        "Each label token ids[t] is expected by the row before it. Add those logarithms from begin to the end.",
+    ),
+    wrong={
+        "def label_score(log_probs, ids, begin):\n    return sum(log_probs[t, ids[t]] for t in range(begin, len(ids)))\n": "read row t - 1",
+        "def label_score(log_probs, ids, begin):\n    return sum(log_probs[t - 1, ids[t]] for t in range(begin, len(ids))) / (len(ids) - begin)\n": "you take the mean",
+        "def label_score(log_probs, ids, begin):\n    return sum(log_probs[t - 1, ids[t]] for t in range(1, len(ids)))\n": "context's own tokens",
+        "def label_score(log_probs, ids, begin):\n    return log_probs[begin - 1, ids[begin]]\n": "first token is scored",
+    },
+    praise="`score_labels` does this for all labels of all messages, and reads what they share only once.",
+)
+
+
+# --- 02.3 ------------------------------------------------------------------------------------------------------------
+
+
+def _verify_exact(answer):
+    ours = _number(answer(0.9, 10))
+    if _same(ours, 9.0):
+        raise NotYet(
+            "0.9 × 10 is the number of right tokens to expect; exact match asks that all ten be right"
+        )
+    if _same(ours, 0.9):
+        raise NotYet("that is the accuracy of one token; an answer of ten needs ten of them")
+    if _same(ours, 1 - 0.1**10):
+        raise NotYet("that is the chance that at least one token is right; all of them must be")
+    if _same(ours, 1 - 0.9**10):
+        raise NotYet("that is the chance that something is wrong; its complement is asked for")
+    if not _same(ours, 0.9**10):
+        raise NotYet(
+            f"for p = 0.9 and ten tokens you get {ours:.4f}; ten independent events are all true with 0.9 ** 10"
+        )
+    if not _same(_number(answer(0.5, 2)), 0.25):
+        raise NotYet("right for ten tokens, not for two; use the length that is given")
+
+
+EXACT = Exercise(
+    id="02.3",
+    title="From tokens to answers",
+    name="exact_match",
+    difficulty=1,
+    minutes=3,
+    stub="def exact_match(p, length):\n    ...\n",
+    solution="def exact_match(p, length):\n    return p**length\n",
+    verify=_verify_exact,
+    hints=(
+        "With one token it is p. With two, both must be right; take them as independent.",
+        "A product of as many factors p as the answer has tokens.",
+    ),
+    wrong={
+        "def exact_match(p, length):\n    return p * length\n": "number of right tokens",
+        "def exact_match(p, length):\n    return 1 - (1 - p) ** length\n": "at least one token",
+        "def exact_match(p, length):\n    return 1 - p**length\n": "something is wrong",
+        "def exact_match(p, length):\n    return p**10\n": "not for two",
+    },
+    praise="90 % a token is 35 % for an answer of ten tokens.",
+)
+
+
+# --- 02.4 ------------------------------------------------------------------------------------------------------------
+
+
+def _verify_ridge(answer):
+    X, x = torch.randn(6, 3), torch.randn(3)
+    y = X @ torch.tensor([1.0, -2.0, 0.5]) + 0.3 * torch.randn(6)
+    eye = torch.eye(3)
+
+    def value(matrix):
+        return (x @ torch.linalg.solve(matrix, X.T @ y)).item()
+
+    given = _given(answer(X.clone(), y.clone(), x.clone(), 2.0))
+    if isinstance(given, torch.Tensor) and given.numel() == 3:
+        raise NotYet("w comes back; give back its value at x, the product w x")
+    ours = _number(given)
+    if _same(ours, value(X.T @ X), 1e-4):
+        raise NotYet("that is least squares; the penalty is left out. It is added to the diagonal of X.T @ X")
+    if _same(ours, value(X.T @ X + 2.0), 1e-4):
+        raise NotYet(
+            "the penalty is added to every entry of X.T @ X; only its diagonal gets it: penalty * torch.eye(d)"
+        )
+    if _same(ours, value(X.T @ X + eye), 1e-4):
+        raise NotYet("the diagonal gets 1 whatever the penalty is; multiply the identity by it")
+    if _same(ours, value(X.T @ X + 4.0 * eye), 1e-4):
+        raise NotYet("the penalty is squared; it is a variance already")
+    if not _same(ours, value(X.T @ X + 2.0 * eye), 1e-4):
+        raise NotYet(f"you get {ours:.4f}; (X'X + 2 I)^-1 X'y at x is {value(X.T @ X + 2.0 * eye):.4f}")
+    if not torch.isfinite(torch.tensor(_number(answer(X[:1], y[:1], x, 0.5)))):
+        raise NotYet("right for six examples, but with one, fewer than variables, no number comes out")
+
+
+RIDGE = Exercise(
+    id="02.4",
+    title="The best value from a few examples",
+    name="ridge_value",
+    difficulty=2,
+    minutes=7,
+    stub=(
+        "def ridge_value(X, y, x, penalty):\n    d = X.shape[1]\n    w = ...          # (X' X + penalty I)^-1 X' y\n"
+        "    return ...\n"
+    ),
+    solution=(
+        "def ridge_value(X, y, x, penalty):\n    d = X.shape[1]\n"
+        "    w = torch.linalg.solve(X.T @ X + penalty * torch.eye(d), X.T @ y)\n    return x @ w\n"
+    ),
+    verify=_verify_ridge,
+    hints=(
+        "torch.linalg.solve(M, v) gives M^-1 v without forming the inverse. What are M and v here?",
+        "M is X.T @ X plus penalty on its diagonal, v is X.T @ y; the value is the product of x and the solution.",
+    ),
+    wrong={
+        "def ridge_value(X, y, x, penalty):\n    return x @ torch.linalg.pinv(X) @ y\n": "that is least squares",
+        "def ridge_value(X, y, x, penalty):\n    return x @ torch.linalg.solve(X.T @ X + penalty, X.T @ y)\n": "every entry",
+        "def ridge_value(X, y, x, penalty):\n    return x @ torch.linalg.solve(X.T @ X + penalty**2 * torch.eye(X.shape[1]), X.T @ y)\n": "squared",
+        "def ridge_value(X, y, x, penalty):\n    return torch.linalg.solve(X.T @ X + penalty * torch.eye(X.shape[1]), X.T @ y)\n": "w comes back",
+    },
+    praise="With the variance of the noise as penalty, no method does better on these functions.",
+)
+
+
+EXERCISES = [PROMPT, SCORE, EXACT, RIDGE]
