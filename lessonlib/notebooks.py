@@ -150,7 +150,8 @@ def longest_sections(minutes: dict[str, float]) -> str:
     'The longest sections: Train 2.5, Sweep 0.5 minutes.'
     """
     long = {name: value for name, value in minutes.items() if value >= 0.1 * sum(minutes.values())}
-    named = ", ".join(f"{name} {value:.1f}" for name, value in long.items())
+    order = sorted(long, key=lambda name: (-long[name], name))  # nbformat sorts metadata by its keys
+    named = ", ".join(f"{name} {long[name]:.1f}" for name in order)
     return f"The longest sections: {named} minutes."
 
 
