@@ -140,6 +140,11 @@ def rank_runs() -> list[Run]:
     return [run for r in RANKS for run in chosen("lora", r=r, **LORA)]
 
 
+def targets(run: Run) -> list[int]:
+    """The right answers of a recorded run, read anew from the test tickets."""
+    return list(corpora.tickets("test")["intent"])
+
+
 def record_all() -> None:
     """Record every run that the notebooks draw from and that is not there yet."""
     record(f"{MODULE}:zero_shot")

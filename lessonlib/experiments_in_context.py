@@ -118,6 +118,11 @@ def label_runs(shots: int = 8) -> dict[str, list[Run]]:
     }
 
 
+def targets(run: Run) -> list[int]:
+    """The right answers of a recorded run, read anew from the tickets."""
+    return list(corpora.tickets(run.settings["split"])["intent"])
+
+
 def record_all() -> None:
     """Record every run of 02 that is not there yet."""
     for form in FORMS:

@@ -2,7 +2,9 @@
 
 An experiment is a plain function of keyword arguments that returns a dictionary with at least `score` (an
 `evaluation.Accuracy`). `record` runs it and writes what came out, untouched; `rerun` runs it again and holds the new
-score to the recorded one's band.
+score to the recorded one's band. What judged it is the corpus that the dictionary names (`corpus`), else the tickets.
+A module of experiments also has `record_all()`, which records what is missing, and `targets(run)`, the right answers
+read anew from the data.
 """
 
 import functools
@@ -102,7 +104,7 @@ def _perform(experiment: str, settings: dict) -> Run:
         "threads": torch.get_num_threads(),
         "dtype": str(hardware.dtype()).removeprefix("torch."),
     }
-    data = corpora.fingerprint("tickets")
+    data = corpora.fingerprint(results.get("corpus", "tickets"))
     return Run(
         identity(experiment, settings), experiment, settings, environment, data, seconds, score, results
     )
@@ -157,7 +159,12 @@ def rerun(id: str) -> Rerun:
     return Rerun(run, _perform(run.experiment, run.settings))
 
 
-if __name__ == "__main__":
-    from . import experiments
+def experiment_modules() -> list:
+    """The library's modules of experiments, in the order of their names."""
+    names = sorted(path.stem for path in Path(__file__).parent.glob("experiments*.py"))
+    return [importlib.import_module(f"{__package__}.{name}") for name in names]
 
-    experiments.record_all()
+
+if __name__ == "__main__":
+    for module in experiment_modules():
+        module.record_all()
