@@ -3,12 +3,16 @@
 import csv
 import functools
 import math
+import textwrap
 from dataclasses import dataclass
 
 from .corpora import DATA
 from .tables import Table
 
 VERDICTS = ("holds", "wrong", "misleading", "inconsistent", "unverifiable", "rule of thumb", "plausible")
+
+
+PAGE = 92  # letters in a line: longer ones are broken by JupyterLab in the middle of a word
 
 
 class ClaimNotSettled(AssertionError):
@@ -46,7 +50,10 @@ class Settled:
 
     def __repr__(self):
         here = " ".join(
-            filter(None, [_figure(self.ours), "" if isinstance(self.ours, bool) else self.claim.unit])
+            filter(
+                None,
+                [_figure(self.ours, self.claim.unit), "" if isinstance(self.ours, bool) else self.claim.unit],
+            )
         )
         return f"{self.claim.id} {self.claim.verdict}: {self.claim.claim} Here: {here}."
 
@@ -92,7 +99,7 @@ def settle(id: str, ours) -> Settled:
                 f"{id}: ours is {ours}, which is what the lesson states, yet the verdict is 'wrong'"
             )
     _settled[id] = Settled(claim, ours)
-    print(_settled[id])
+    print(textwrap.fill(repr(_settled[id]), PAGE, subsequent_indent="     "))
     return _settled[id]
 
 
@@ -103,18 +110,20 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _figure(value) -> str:
+def _figure(value, unit: str = "") -> str:
     number = None if isinstance(value, bool) else _number(str(value))
     if number is None:
         return {True: "shown", False: "not shown"}.get(value, str(value))
-    return f"{number:,.0f}" if number == int(number) else f"{number:,.4g}"
+    if unit == "year":
+        return f"{number:.0f}"
+    return f"{number:,.0f}" if number == int(number) or abs(number) >= 1e4 else f"{number:,.4g}"
 
 
 def _cells(row: Settled) -> tuple[str, ...]:
     c = row.claim
     unit = f" {c.unit}" if c.unit else ""
-    said = _figure(c.stated) + (unit if _number(c.stated) is not None else "") if c.stated else "–"
-    here = _figure(row.ours) + ("" if isinstance(row.ours, bool) else unit)
+    said = _figure(c.stated, c.unit) + (unit if _number(c.stated) is not None else "") if c.stated else "–"
+    here = _figure(row.ours, c.unit) + ("" if isinstance(row.ours, bool) else unit)
     return f"{c.id}. {c.claim}", said, c.verdict, here, c.source
 
 

@@ -23,7 +23,7 @@ class LoRALinear(nn.Module):
 
     x (..., d_in) -> (..., d_out)
 
-    A and B are float32 whatever the base's dtype (small updates vanish in bfloat16) and are cast to x's dtype.
+    A and B are float32 whatever the base's dtype (small updates vanish in bfloat16), cast to x's dtype.
     """
 
     def __init__(self, base, r=8, alpha=16.0):
@@ -190,6 +190,15 @@ def _refuse_not_finite(path: str, layer: nn.Module) -> None:
             raise LoRAError(f"{path}.{name} holds NaN or infinity: train again with a smaller learning rate")
 
 
+def _refuse_more_than_A_and_B(path: str, layer: nn.Module) -> None:
+    own = {name for name, _ in layer.named_parameters() if not name.startswith("base.")}
+    if more := sorted(own - {"A", "B"}):
+        raise LoRAError(
+            f"{path} is a {type(layer).__name__} with {more[0]} beside A and B, which a plain LoRA file cannot hold: "
+            "a DoRALinear is written by save_dora"
+        )
+
+
 # --- files, in PEFT's own format -----------------------------------------------------------------------------------
 
 PREFIX = "base_model.model."
@@ -207,14 +216,16 @@ PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")
 def save_lora(model: nn.Module, directory: str | Path) -> Path:
     """Write the adapter as PEFT does: adapter_config.json and adapter_model.safetensors.
 
-    Ranks and scales may differ between layers. Returns the directory.
-    Raises LoRAError for a model without LoRA and for values that are not finite; nothing is then written.
+    Ranks and scales may differ between layers; what layers share is written for each. Returns the directory.
+    Raises LoRAError for a model without LoRA, for a layer with parameters beside A and B (DoRA has `save_dora`), and
+    for values that are not finite; nothing is then written.
     """
     from peft import LoraConfig
 
     layers, directory = _all_or_raise(model), Path(directory)
     for path, layer in layers:
         _refuse_not_finite(path, layer)
+        _refuse_more_than_A_and_B(path, layer)
     ranks = {path: layer.A.shape[0] for path, layer in layers}
     alphas = {path: layer.scale * layer.A.shape[0] for path, layer in layers}
     r, alpha = (
@@ -233,8 +244,9 @@ def save_lora(model: nn.Module, directory: str | Path) -> Path:
     )
     tensors = {}
     for path, layer in layers:
-        tensors[f"{PREFIX}{path}.lora_A.weight"] = layer.A.detach().cpu().contiguous()
-        tensors[f"{PREFIX}{path}.lora_B.weight"] = layer.B.detach().cpu().contiguous()
+        for side in "AB":  # cloned, since layers that share a matrix each have their own in the file
+            own = getattr(layer, side).detach().cpu().clone(memory_format=torch.contiguous_format)
+            tensors[f"{PREFIX}{path}.lora_{side}.weight"] = own
     directory.mkdir(parents=True, exist_ok=True)
     save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
     config.save_pretrained(directory)
@@ -290,6 +302,7 @@ def load_lora(model: nn.Module, directory: str | Path, layer=LoRALinear) -> nn.M
     model.requires_grad_(False)
     for path, base, r, alpha, A, B in plan:
         adapted = layer(base, r, alpha)
+        adapted.scale = alpha / r  # the file's, whatever this class would make of alpha and r
         with torch.no_grad():
             adapted.A.copy_(A)
             adapted.B.copy_(B)

@@ -21,11 +21,13 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 
 BOOTSTRAP = """\
-# The same first cell in all ten notebooks: it finds the course's library, from a clone or on Colab, and checks the packages.
+# The same first cell in all ten notebooks: it finds the course's library, from a clone or on Colab,
+# and checks the packages.
 import pathlib, subprocess, sys
 ADDRESS = "{address}"
 here = pathlib.Path.cwd()
-home = next((p for p in (here, *here.parents, here / "course") if (p / "lessonlib" / "bootstrap.py").exists()), None)
+places = (here, *here.parents, here / "course")
+home = next((place for place in places if (place / "lessonlib" / "bootstrap.py").exists()), None)
 if home is None and ADDRESS and "google.colab" in sys.modules:
     home = here / "course"
     subprocess.run(["git", "clone", "--quiet", "--depth", "1", ADDRESS, str(home)], check=True)
@@ -34,7 +36,8 @@ if home is not None and str(home) not in sys.path:
 try:
     from lessonlib.bootstrap import prepare
 except ImportError:
-    raise ImportError("lessonlib is not here: open this notebook from a clone of the course, after `make setup`") from None
+    cure = "open this notebook from a clone of the course, after `make setup`"
+    raise ImportError(f"lessonlib is not here: {{cure}}") from None
 prepare()"""
 
 

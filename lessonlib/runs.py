@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import json
 import platform
+import textwrap
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,6 +25,7 @@ from .evaluation import Accuracy, wilson_interval
 
 DIRECTORY = corpora.DATA / "runs"
 PACKAGES = ("torch", "transformers", "peft")
+PAGE = 92  # letters in a printed line
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Run:
         settings = ", ".join(
             f"{name} {value}" for name, value in self.settings.items() if not isinstance(value, list)
         )
-        return f"{self.id}: {self.accuracy:.3f} ({low:.3f} to {high:.3f}, n = {self.score['n']}) · {settings}"
+        line = f"{self.id}: {self.accuracy:.3f} ({low:.3f} to {high:.3f}, n = {self.score['n']}) · {settings}"
+        return textwrap.fill(line, PAGE, subsequent_indent=" " * 4)
 
 
 def identity(experiment: str, settings: dict) -> str:

@@ -46,7 +46,8 @@ class SmallTransformer(nn.Module):
 
     x (B, T) or (B, T, n) -> (B, T, outputs)
 
-    read: what turns x into vectors: an nn.Embedding for tokens, an nn.Linear for numbers. longest: the largest T.
+    read: what turns x into vectors: an nn.Embedding for tokens, an nn.Linear for numbers.
+    longest: the largest T.
     """
 
     def __init__(self, read, outputs, width=64, layers=3, heads=4, longest=64):

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from lessonlib import claims as room
-from lessonlib.claims import Claim, ClaimNotSettled, claims, settle, table
+from lessonlib.claims import Claim, ClaimNotSettled, _figure, claims, settle, table
 from lessonlib.corpora import DATA
 
 
@@ -140,6 +140,17 @@ def test_the_table_is_escaped(rows):
     assert set(re.findall(r"<(\w+)", page)) == {"table", "thead", "tbody", "tr", "th", "td"}
     for text in ("<b>A & B</b>", '"x" < y', "20 <s>"):
         assert text in html.unescape(page)
+
+
+def test_a_settled_claim_is_printed_in_lines_that_fit_the_page(capsys):
+    claim = next(c for c in claims().values() if c.id == "C113")
+    settle("C113", ours=float(claim.correct))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 1 and max(map(len, lines)) <= 92 and lines[1].startswith("     ")
+
+
+def test_large_figures_are_written_out():
+    assert _figure(37_287.6) == "37,288" and _figure(0.26) == "0.26" and _figure(2020, "year") == "2020"
 
 
 def test_a_settled_claim_says_both_figures(rows):

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from lessonlib.dora import DoRALinear
 from lessonlib.lora import (
     LoRAError,
     LoRALinear,
@@ -23,6 +24,8 @@ from lessonlib.lora import (
     save_lora,
     unmerge_lora,
 )
+from lessonlib.rslora import RsLoRALinear
+from lessonlib.tied_lora import tie_lora
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 close = torch.testing.assert_close
@@ -399,6 +402,30 @@ def test_load_lora_reads_what_save_lora_wrote(tiny, make_tiny, tiny_tokens, tmp_
     ours = filled(make(tiny))
     save_lora(ours, tmp_path)
     close(logits(load_lora(make_tiny(), tmp_path), tiny_tokens), logits(ours, tiny_tokens), atol=1e-5, rtol=0)
+
+
+def test_a_layer_with_more_than_A_and_B_is_refused_by_name(tiny, tmp_path):
+    add_lora(tiny, r=4, layer=DoRALinear)
+    with pytest.raises(LoRAError, match=r"q_proj is a DoRALinear with m beside A and B.*save_dora"):
+        save_lora(tiny, tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_tied_pairs_are_written_for_each_layer(tiny, make_tiny, tiny_tokens, tmp_path):
+    filled(tie_lora(add_lora(tiny, r=4)))
+    save_lora(tiny, tmp_path)
+    theirs = PeftModel.from_pretrained(make_tiny(), tmp_path).eval()
+    close(logits(theirs, tiny_tokens), logits(tiny, tiny_tokens), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("written, read", [(RsLoRALinear, RsLoRALinear), (LoRALinear, RsLoRALinear)])
+def test_the_scale_is_the_files_whatever_class_reads_it(
+    tiny, make_tiny, tiny_tokens, tmp_path, written, read
+):
+    filled(add_lora(tiny, r=4, alpha=6, layer=written))
+    save_lora(tiny, tmp_path)
+    again = load_lora(make_tiny(), tmp_path, layer=read)
+    close(logits(again, tiny_tokens), logits(tiny, tiny_tokens), atol=1e-5, rtol=0)
 
 
 def test_save_lora_writes_no_pickle_and_nothing_of_the_base(tiny, tmp_path):

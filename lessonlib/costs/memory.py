@@ -11,7 +11,7 @@ GB = 1e9  # as disks and cloud prices count; a GiB is 7 % more
 
 @dataclass(frozen=True)
 class Precision:
-    """Bytes kept for each trained parameter: the weight, its gradient, Adam's two moments, a float32 master copy."""
+    """Bytes for each trained parameter: the weight, its gradient, Adam's two moments, a float32 master."""
 
     name: str
     weight: int

@@ -64,7 +64,7 @@ RANK = Exercise(
         "def rank_holding(update, share):\n    v = torch.linalg.svdvals(update)\n    e = torch.cumsum(v, 0) / v.sum()\n    return int((e < share).sum()) + 1\n": "sum of their squares",
         "def rank_holding(update, share):\n    v = torch.linalg.svdvals(update)\n    e = torch.cumsum(v**2, 0) / (v**2).sum()\n    return int((e < share).sum())\n": "57 per cent",
     },
-    praise="Keep it: the next figure is drawn with it.",
+    praise="Keep it: the next cell asks it.",
 )
 
 

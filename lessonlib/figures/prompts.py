@@ -173,11 +173,13 @@ def draw_calibration(ax, pairs: Sequence[tuple[float, float]]) -> str:
     ax.set(xlabel="accuracy as it is, %", ylabel="calibrated, %", xlim=(low, high), ylim=(low, high))
     ax.text(low + 1, high - 1.5, "calibration helps", color=BLUE, va="top", bbox=PLAIN)
     ax.text(high - 1, low + 1.5, "it hurts", color=VERMILION, ha="right", bbox=PLAIN)
-    ax.set_title(f"Mean {raw.mean():.0f} → {after.mean():.0f} %, spread {raw.std():.1f} → {after.std():.1f}")
+    ax.set_title(
+        f"Mean {raw.mean():.0f} → {after.mean():.0f} %, spread {raw.std(ddof=1):.1f} → {after.std(ddof=1):.1f}"
+    )
     return (
         f"A point for each of {len(raw)} prompts, accuracy as it is against calibrated. The mean goes from "
-        f"{raw.mean():.0f} to {after.mean():.0f} per cent, the standard deviation from {raw.std():.1f} to "
-        f"{after.std():.1f} points; {int((after > raw).sum())} prompts gain, {int((~better).sum())} lose."
+        f"{raw.mean():.0f} to {after.mean():.0f} per cent, the standard deviation from {raw.std(ddof=1):.1f} to "
+        f"{after.std(ddof=1):.1f} points; {int((after > raw).sum())} prompts gain, {int((~better).sum())} lose."
     )
 
 

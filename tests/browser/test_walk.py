@@ -6,6 +6,9 @@ import time
 
 import pytest
 
+from lessonlib import notebooks
+from lessonlib.exercises import exercises
+
 pytestmark = pytest.mark.browser
 
 MINUTES = 60_000  # playwright counts milliseconds
@@ -138,6 +141,43 @@ def test_a_learner_works_through_notebook_07(notebook, page):
     text = notebook.output(quiz)
     assert text.count("Right.") + text.count("Not so.") >= 5 and "of 5 right" in text
     assert page.errors == []
+
+
+def fill_in(notebook, exercise, code):
+    """Write code into an exercise's cell, in front of its check, and give back what the check says."""
+    cell = notebook.cell(f'check("{exercise.id}"')
+    notebook.write(cell, f'{code.strip()}\n\n{exercise.name} = check("{exercise.id}", {exercise.name})')
+    return notebook.output(cell)
+
+
+@pytest.mark.robust
+@pytest.mark.parametrize("path", notebooks.paths(), ids=lambda path: path.stem)
+def test_every_control_moves_its_picture_and_every_exercise_answers(page, lab, path):
+    notebook = Notebook(page, lab, path.name)
+    notebook.run_all(minutes=20)
+    assert notebook.errors() == []
+    for cell in page.locator(".jp-CodeCell", has=page.locator(".noUi-handle, select")).all():
+        pictures = lambda cell=cell: {image.get_attribute("alt") for image in cell.locator("img").all()}  # noqa: E731
+        for handle in cell.locator(".noUi-handle").all():
+            before = pictures()
+            handle.focus()
+            for key in ("Home", "End"):
+                handle.press(key)
+                page.wait_for_timeout(500)
+                before |= pictures()
+            assert len(before) >= 2, f"a slider moves nothing: {before}"
+        for choice in cell.locator("select").all():
+            seen = pictures()
+            for option in choice.locator("option").all_inner_texts():
+                choice.select_option(label=option)
+                page.wait_for_timeout(700)
+                seen |= pictures()
+            assert len(seen) >= 2, f"a list changes nothing: {seen}"
+    for exercise in exercises(path.stem[:2]).values():
+        wrong, words = next(iter(exercise.wrong.items()))
+        assert words in fill_in(notebook, exercise, wrong)
+        assert f"✓ {exercise.id} right" in fill_in(notebook, exercise, exercise.solution)
+    assert notebook.errors() == [] and page.errors == []
 
 
 def test_training_goes_on_after_the_kernel_has_died(notebook, page):

@@ -119,6 +119,13 @@ def test_cells_are_short(path):
 
 
 @each
+def test_lines_fit_the_page(path):
+    """JupyterLab cuts longer lines of code off at its right edge."""
+    for cell in code_cells(path):
+        assert [line for line in cell.source.splitlines() if len(line) > 118] == []
+
+
+@each
 def test_headings_do_not_skip_a_level(path):
     cells = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
     levels = [len(mark) for source in cells for mark in re.findall(r"^(#+) ", source, flags=re.M)]

@@ -1,0 +1,158 @@
+"""The figures of 06: the same checks as those of tests/test_figures.py, and what their descriptions say by hand arithmetic."""
+
+import html
+import io
+import re
+from itertools import combinations
+from types import SimpleNamespace
+
+import pytest
+from matplotlib import image
+from matplotlib.figure import Figure
+from test_figures import extents
+
+from lessonlib import figures
+from lessonlib.evaluation import Accuracy
+from lessonlib.figures import Picture, style
+from lessonlib.figures.adapters import by_width, draw_block
+
+WIDTHS = (8, 16, 32, 64, 128, 256)
+
+
+def runs_of(means: dict[int, float], seeds=(-0.01, 0.01)) -> list:
+    return [
+        SimpleNamespace(settings={"m": m, "seed": i}, accuracy=mean + s)
+        for m, mean in means.items()
+        for i, s in enumerate(seeds)
+    ]
+
+
+def answers(right: int, n: int = 200) -> Accuracy:
+    return Accuracy([1] * right + [0] * (n - right), [1] * n)
+
+
+def block(m: int, runs):
+    return Picture(draw_block, m, 576, 60, 134_515_008, runs, size=(11, 4.2), columns=3, dpi=80)
+
+
+RUNS = runs_of(dict(zip(WIDTHS, (0.62, 0.66, 0.64, 0.70, 0.69, 0.72))))
+SIZES = ("1 × 1", "1 × 128", "8 × 128")
+CALLS = {size: {"adapters": a, "LoRA, unmerged": b} for size, a, b in zip(SIZES, (40, 18, 7.0), (60, 30, 12))}
+TASKS = ("intent", "sentiment", "urgency")
+PICTURES = {
+    "widths": lambda: figures.width_sweep(RUNS, 0.21),
+    "widths without a base": lambda: figures.width_sweep(RUNS),
+    "two widths": lambda: figures.width_sweep(runs_of({8: 0.98, 256: 0.99}, (0,)), 0.1),
+    "slider": lambda: figures.adapter_slider(576, 60, 134_515_008, RUNS).still,
+    "block at 8": lambda: block(8, RUNS),
+    "block at 256": lambda: block(256, RUNS),
+    "starts": lambda: figures.start_scales({1e-4: 1.0, 0.001: 1.0, 0.01: 0.99, 0.1: 0.4, 1.0: 0.0}),
+    "starts that all disturb": lambda: figures.start_scales({0.1: 0.5, 1.0: 0.1}),
+    "tasks": lambda: figures.tasks_before_after(
+        {n: answers(k) for n, k in zip(TASKS, (40, 90, 120))},
+        {n: answers(k) for n, k in zip(TASKS, (140, 150, 180))},
+    ),
+    "tasks at the ends": lambda: figures.tasks_before_after({"intent": answers(0)}, {"intent": answers(200)}),
+    "calls": lambda: figures.call_overheads(CALLS),
+    "calls that cost nothing": lambda: figures.call_overheads({s: {"adapters": -1.0} for s in SIZES}),
+}
+every_picture = pytest.mark.parametrize("name", PICTURES)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Each picture with the matplotlib figures that were made for it."""
+    made, kept = {}, []
+
+    class Kept(Figure):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            kept.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "Figure", Kept)
+        for name, make in PICTURES.items():
+            kept.clear()
+            picture = make()
+            made[name] = (picture, kept[-1:] if name != "slider" else [kept[WIDTHS.index(64)]])
+    return made
+
+
+@every_picture
+def test_the_picture_is_a_png_of_sensible_size_and_not_blank(drawn, name):
+    pixels = image.imread(io.BytesIO(drawn[name][0].png))[..., :3]
+    assert 500 <= pixels.shape[1] <= 1200 and 150 <= pixels.shape[0] <= 800
+    assert 0.01 < (pixels.min(axis=2) < 0.99).mean() < 0.6
+
+
+@every_picture
+def test_the_description_is_a_sentence_with_numbers(drawn, name):
+    alt = drawn[name][0].alt
+    assert len(alt) >= 40 and alt.endswith(".") and re.search(r"\d", alt)
+    assert "nan" not in alt and "\n" not in alt
+
+
+@every_picture
+def test_numbers_written_in_the_picture_are_in_its_description(drawn, name):
+    picture, made = drawn[name]
+    said = set(re.findall(r"\d+(?:\.\d+)?", picture.alt))
+    for figure in made:
+        for ax in figure.axes:
+            written = " ".join(text.get_text() for text in (ax._left_title, *ax.texts))
+            assert set(re.findall(r"\d+(?:\.\d+)?", written)) <= said, written
+
+
+@every_picture
+def test_all_text_lies_inside_the_figure(drawn, name):
+    for figure in drawn[name][1]:
+        for text, box in extents(figure).items():
+            assert box.x0 >= -1 and box.y0 >= -1, text
+            assert box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1, text
+
+
+@every_picture
+def test_no_text_lies_upon_another(drawn, name):
+    for figure in drawn[name][1]:
+        for (one, a), (other, b) in combinations(extents(figure).items(), 2):
+            across, up = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+            assert across <= 2 or up <= 2, (one, other)
+
+
+# --- what the descriptions say, from hand arithmetic ------------------------------------------------------------------
+
+
+def test_widths_say_means_and_span():
+    alt = figures.width_sweep(runs_of({8: 0.5, 64: 0.7}), 0.2).alt
+    assert "means over 2 seeds: 50 at m = 8, 70 at m = 64; without adapters 20" in alt
+    assert "the means span 20 points" in alt
+    assert list(by_width(RUNS)) == list(WIDTHS)
+
+
+def test_the_block_counts_weights_biases_and_share():
+    # 576 x 64 = 36,864 each way; 2 x 36,864 + 64 + 576 = 74,368; 60 of them are 3.3 per cent of 134,515,008.
+    alt = block(64, RUNS).alt
+    assert "36,864 weights each way, 74,368 numbers" in alt
+    assert "All 60 add 3.3 per cent" in alt and "70 per cent right, mean of 2 runs" in alt
+
+
+def test_starts_say_what_is_still_the_bases_from_the_smallest_scale():
+    alt = figures.start_scales({1.0: 0.1, 0.01: 0.97}).alt
+    assert alt.endswith("0.01: 97, 1: 10.")
+
+
+def test_tasks_say_both_accuracies_and_n():
+    alt = figures.tasks_before_after({"intent": answers(40)}, {"intent": answers(150)}).alt
+    assert "on 200 test texts" in alt and "intent 20 without and 75 with" in alt
+
+
+def test_calls_say_per_cent_by_size():
+    alt = figures.call_overheads(CALLS).alt
+    assert "1 × 1: adapters +40, LoRA, unmerged +60; 1 × 128: adapters +18" in alt
+
+
+def test_the_slider_shows_what_is_chosen():
+    made = figures.adapter_slider(576, 60, 134_515_008, RUNS)
+    control, shown = made.box.children
+    for i in (0, 5, 2):
+        control.set_state({"index": i})  # as a front end sends it
+        assert f"Width m = {WIDTHS[i]}:" in html.unescape(re.search('alt="([^"]*)"', shown.value)[1])
