@@ -1,0 +1,628 @@
+"""The recorded runs of 04: prompts with and without chains, what LoRA makes of chains, answers and programs, votes
+over sampled chains, and the game of 24 with a tuned model as the proposer.
+
+A prediction is what was read from the model's text: a number, an option's place, whether a hand was solved; null
+where nothing could be read, which counts as wrong. Every target is trained with the same rates: of those in RATES the
+one with the smallest validation loss is used. It holds a single rate so far, so nothing has been chosen yet.
+"""
+
+import functools
+import hashlib
+import itertools
+import json
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+from transformers import DynamicCache, StoppingCriteriaList, StopStringCriteria
+
+from . import corpora
+from .evaluation import Accuracy
+from .experiments import ALL_LINEAR
+from .lora import add_lora, load_lora, merge_lora, save_lora
+from .models import cache_directory, load_base
+from .prompting import pad_right
+from .reasoning import (
+    ProgramRejected,
+    Search,
+    TextProposer,
+    Worked,
+    Written,
+    breadth_first,
+    chain_prompt,
+    direct_prompt,
+    every_move,
+    final_choice,
+    final_number,
+    majority_vote,
+    run_programs,
+    sample_chains,
+    start,
+    step_by_step_answer_prompt,
+    step_by_step_prompt,
+    write_chains,
+)
+from .reasoning.chains import STOPS
+from .reasoning.search import TARGET, Move, State, written
+from .runs import Run, load_runs, record
+from .session import seed_everything
+from .training import fit
+
+# --- prompts: five kinds of questions, four ways to ask --------------------------------------------------------------
+
+KINDS = ("arithmetic", "logic", "commonsense", "classification", "recall")
+WAYS = ("direct, no examples", "step by step", "direct", "chain")
+CORPORA = {"arithmetic": "word_problems", "classification": "tickets"}  # of the others: reasoning
+# Training tickets as examples, with chains written for this module; the tickets have none of their own.
+TICKET_CHAINS = {
+    "T0401": "The customer repeats a request in capitals and mocks the newsletter, so they are annoyed.",
+    "T0407": "The customer says what is forgotten and asks for help, without praise and without blame.",
+    "T0469": "The lamp has lasted long, nothing is wrong, and the customer writes only to say so. They are pleased.",
+    "T0410": "The customer says that the money has not come, without praise and without blame.",
+}
+SHOTS = len(TICKET_CHAINS)
+
+
+def questions(kind: str) -> tuple[list[Worked], list[Worked], list[list[str] | None]]:
+    """Examples to show, questions to ask, and the choices of each question (None: the answer is a number)."""
+    if kind == "arithmetic":
+        shown = [corpora.word_problems("train")[row] for row in range(SHOTS)]
+        asked = list(corpora.word_problems("test"))
+        return _worked(shown), _worked(asked), [None] * len(asked)
+    if kind == "classification":
+        train = {row["id"]: row for row in corpora.tickets("train")}
+        shown = [_ticket(train[id], chain) for id, chain in TICKET_CHAINS.items()]
+        asked = [_ticket(row) for row in corpora.tickets("test")]
+        return shown, asked, [corpora.SENTIMENTS] * len(asked)
+    name = "factual" if kind == "recall" else kind
+    rows = corpora.reasoning(name)
+    shown = [_with_options(row) for row in corpora.reasoning(name, "shots").select(range(SHOTS))]
+    return shown, [_with_options(row) for row in rows], [_options(row) for row in rows]
+
+
+def _worked(rows: Sequence[dict]) -> list[Worked]:
+    return [Worked(row["question"], row["chain"], row["answer"]) for row in rows]
+
+
+def _options(row: dict) -> list[str]:
+    return [option.rstrip(".") for option in row["options"]]
+
+
+def _with_options(row: dict) -> Worked:
+    options = _options(row)
+    return Worked(f"{row['question']} Options: {'; '.join(options)}.", row["chain"], options[row["answer"]])
+
+
+def _ticket(row: dict, chain: str = "") -> Worked:
+    named = "; ".join(corpora.SENTIMENTS)
+    question = f"Is this ticket negative, neutral or positive? {row['text']} Options: {named}."
+    return Worked(question, chain, corpora.SENTIMENTS[row["sentiment"]])
+
+
+def read_answer(text: str, choices: Sequence[str] | None) -> int | float | None:
+    """The number that a text ends in; or, of choices, the place of the one that it ends in; None without either."""
+    if choices is None:
+        return final_number(text)
+    choice = final_choice(text, choices)
+    return None if choice is None else list(choices).index(choice)
+
+
+def _ask(model, tokenizer, way: str, shown, texts: Sequence[str], most_tokens: int) -> list[str]:
+    """What the model wrote, with the words that its prompt ended in where the answer's place depends on them."""
+    write = functools.partial(write_behind, model, tokenizer)
+    if way == "chain":
+        return write(
+            chain_prompt("", shown).removesuffix("Q: \nA:"), [chain_prompt(q) for q in texts], most_tokens
+        )
+    if way == "step by step":
+        chains = write("", [step_by_step_prompt(q) for q in texts], most_tokens)
+        asked = [step_by_step_answer_prompt(q, chain) for q, chain in zip(texts, chains)]
+        return [
+            f"{c}\nTherefore, the answer is{end}" for c, end in zip(chains, write("", asked, ANSWER_TOKENS))
+        ]
+    shown = shown if way == "direct" else ()
+    prefix = direct_prompt("", shown).removesuffix("Q: \nA: The answer is")
+    ends = write(prefix, [direct_prompt(q) for q in texts], ANSWER_TOKENS)
+    return [f"The answer is{end}" for end in ends]
+
+
+ANSWER_TOKENS = 12
+
+
+@torch.no_grad()
+def write_behind(model, tokenizer, prefix: str, prompts: Sequence[str], most_tokens: int) -> list[str]:
+    """What `write_chains` writes behind prefix + prompt, in less time: the prefix, which all share, is read once."""
+    shared = tokenizer(prefix, add_special_tokens=False).input_ids
+    cache = model(torch.tensor([shared]), use_cache=True).past_key_values if shared else None
+    order = sorted(
+        range(len(prompts)), key=lambda row: len(prompts[row])
+    )  # like lengths share a batch, to pad less
+    stop = StoppingCriteriaList([StopStringCriteria(tokenizer, list(STOPS))])
+    texts = {}
+    for rows in (order[i : i + 50] for i in range(0, len(order), 50)):
+        own = tokenizer(
+            [prompts[row] for row in rows], add_special_tokens=False, padding=True, padding_side="left"
+        )
+        front = torch.tensor([shared] * len(rows), dtype=torch.long)
+        ids = torch.cat([front, torch.tensor(own.input_ids)], dim=1)
+        mask = torch.cat([torch.ones_like(front), torch.tensor(own.attention_mask)], dim=1)
+        past = DynamicCache(
+            [(k.repeat(len(rows), 1, 1, 1), v.repeat(len(rows), 1, 1, 1)) for k, v, *_ in cache or ()]
+        )
+        out = model.generate(
+            input_ids=ids, attention_mask=mask, past_key_values=past, do_sample=False, max_new_tokens=most_tokens,
+            pad_token_id=tokenizer.pad_token_id, stopping_criteria=stop,
+        )  # fmt: skip
+        wrote = tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
+        texts |= {
+            row: min((text.partition(stop)[0] for stop in STOPS), key=len) for row, text in zip(rows, wrote)
+        }
+    return [texts[row] for row in range(len(prompts))]
+
+
+def prompted(kind: str, way: str, count: int, most_tokens: int) -> dict:
+    """The model as it comes, asked the first `count` test questions of a kind in one of the ways; greedy decoding.
+
+    "direct" and "chain" show the same four examples; the other two ways show none.
+    """
+    model, tokenizer = load_base()
+    model.set_attn_implementation("sdpa")  # the same numbers in less time
+    shown, asked, choices = questions(kind)
+    said = _ask(model, tokenizer, way, shown, [item.question for item in asked[:count]], most_tokens)
+    answers = [read_answer(text, these) for text, these in zip(said, choices)]
+    right = [_right(item, these) for item, these in zip(asked, choices)][:count]
+    return {
+        "score": Accuracy(answers, right),
+        "corpus": CORPORA.get(kind, "reasoning"),
+        "read": sum(answer is not None for answer in answers),
+        "written": said,
+    }
+
+
+def _right(item: Worked, choices: Sequence[str] | None) -> int:
+    return item.answer if choices is None else list(choices).index(item.answer)
+
+
+# --- LoRA on chains, answers and programs ----------------------------------------------------------------------------
+
+
+@dataclass
+class Lesson:
+    """Texts to learn the ends of: input_ids (N, T), and targets (N, T), the next token or -100 where none is asked."""
+
+    input_ids: torch.Tensor
+    targets: torch.Tensor
+
+    def to(self, device) -> "Lesson":
+        return Lesson(self.input_ids.to(device), self.targets.to(device))
+
+
+def completion_loss(model, batch: Lesson) -> torch.Tensor:
+    """Cross-entropy of the completions' tokens alone; the head sees only the places where one is asked for."""
+    # No attention mask: padding stands on the right, and a causal model's earlier tokens cannot see it.
+    hidden = model.get_decoder()(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+    asked = batch.targets != -100
+    return F.cross_entropy(model.get_output_embeddings()(hidden[asked]).float(), batch.targets[asked])
+
+
+def lessons(
+    tokenizer, pairs: Sequence[tuple[str, str]], steps: int, batch_size: int, seed: int
+) -> list[Lesson]:
+    """`steps` batches of (prompt, completion), epoch after epoch; texts of like length share a batch, to pad less."""
+    encoded = [_encode(tokenizer, *pair) for pair in pairs]
+    rng, out = random.Random(seed), []
+    while len(out) < steps:
+        order = sorted(range(len(encoded)), key=lambda _: rng.random())
+        pool = 8 * batch_size
+        groups = []
+        for i in range(0, len(order), pool):
+            alike = sorted(order[i : i + pool], key=lambda row: len(encoded[row][0]))
+            groups += [alike[j : j + batch_size] for j in range(0, len(alike), batch_size)]
+        rng.shuffle(groups)
+        out += [_batch([encoded[row] for row in group]) for group in groups]
+    return out[:steps]
+
+
+@torch.no_grad()
+def mean_loss(model, tokenizer, pairs: Sequence[tuple[str, str]]) -> float:
+    """The mean loss of a token of the completions."""
+    encoded = sorted((_encode(tokenizer, *pair) for pair in pairs), key=lambda row: len(row[0]))
+    batches = [_batch(encoded[i : i + 10]).to(model.device) for i in range(0, len(encoded), 10)]
+    tokens = [int((batch.targets != -100).sum()) for batch in batches]
+    losses = [completion_loss(model, batch).item() for batch in batches]
+    return sum(loss * n for loss, n in zip(losses, tokens)) / sum(tokens)
+
+
+def _encode(tokenizer, prompt: str, completion: str) -> tuple[list[int], list[int]]:
+    """Ids without the last, and the next ids, of which only the completion's are asked for."""
+    begin = tokenizer(prompt, add_special_tokens=False).input_ids
+    end = [*tokenizer(completion, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+    return begin + end[:-1], [-100] * (len(begin) - 1) + end
+
+
+def _batch(rows) -> Lesson:
+    return Lesson(pad_right([ids for ids, _ in rows]), pad_right([targets for _, targets in rows], -100))
+
+
+def as_lesson(problem: dict, target: str) -> tuple[str, str]:
+    """(prompt, what the model is to write) of a word problem; target: "chain", "answer" or "program".
+
+    >>> as_lesson({"question": "What is 2 + 3?", "answer": 5}, "answer")
+    ('Q: What is 2 + 3?\\nA: The answer is', ' 5.')
+    """
+    question = problem["question"]
+    if target == "chain":
+        return chain_prompt(question), f" {problem['chain']} The answer is {problem['answer']}."
+    if target == "answer":
+        return direct_prompt(question), f" {problem['answer']}."
+    return f"Q: {question}\nProgram:\n", problem["program"]
+
+
+def problems(split: str, most_steps: int) -> list[dict]:
+    """The word problems of a split that take at most so many steps."""
+    return [row for row in corpora.word_problems(split) if row["steps"] <= most_steps]
+
+
+def _tune(pairs, *, r: int, learning_rate: float, steps: int, batch_size: int, seed: int):
+    """A fresh base model with LoRA on all linear layers, trained on (prompt, completion) pairs; and its history."""
+    seed_everything(seed)
+    model, tokenizer = load_base()
+    add_lora(model, ALL_LINEAR, r=r, alpha=2 * r)
+    batches = lessons(tokenizer, pairs, steps, batch_size, seed)
+    return (
+        model,
+        tokenizer,
+        fit(model, batches, learning_rate=learning_rate, loss=completion_loss, resume="reasoning"),
+    )
+
+
+def _kept(name: str, settings: dict):
+    """Where the adapter of these settings is kept, so that a second experiment need not train it again."""
+    said = json.dumps([settings, corpora.fingerprint("word_problems")], sort_keys=True)
+    return cache_directory() / "adapters" / f"{name}-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
+
+
+def _tuned_model(name: str, pairs, training: dict):
+    """The model tuned on the pairs, from the cache where it is there, ready to write: merged."""
+    directory = _kept(name, training)
+    if directory.exists():
+        model, tokenizer = load_base()
+        load_lora(model, directory)
+    else:
+        model, tokenizer, _ = _tune(pairs, **training)
+        save_lora(model, directory)
+    return _ready(model), tokenizer
+
+
+def _ready(model):
+    merge_lora(model).set_attn_implementation("sdpa")  # for generation; both make it faster
+    return model
+
+
+MOST_TOKENS = {"chain": 90, "answer": 8, "program": 90}
+
+
+def tuned(
+    target: str, seed: int, most_steps: int, r: int, learning_rate: float, steps: int, batch_size: int
+) -> dict:
+    """LoRA on the word problems of at most so many steps, to write their chain, their answer alone or their program."""
+    training = {
+        "r": r,
+        "learning_rate": learning_rate,
+        "steps": steps,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    pairs = [as_lesson(problem, target) for problem in problems("train", most_steps)]
+    model, tokenizer, history = _tune(pairs, **training)
+    save_lora(model, _kept(f"{target}-{most_steps}", training))
+    validation = mean_loss(
+        model, tokenizer, [as_lesson(row, target) for row in problems("validation", most_steps)]
+    )
+    results = _solve(_ready(model), tokenizer, target, problems("test", most_steps))
+    return results | {
+        "validation_loss": validation,
+        "training_seconds": history.seconds,
+        "losses": [round(loss, 4) for loss in history.losses],
+        "trainable": history.trainable,
+    }
+
+
+def _solve(model, tokenizer, target: str, rows: list[dict]) -> dict:
+    prompts = [as_lesson(row, target)[0] for row in rows]
+    wrote = write_chains(model, tokenizer, prompts, most_tokens=MOST_TOKENS[target], batch_size=100)
+    texts = [w.text for w in wrote]
+    if target == "program":
+        return _judge_programs(texts, rows)
+    lead = "The answer is" if target == "answer" else ""
+    answers = [final_number(lead + text) for text in texts]
+    sums = [count_sums(text) for text in texts]
+    return _judged(answers, texts, rows) | {
+        "sums": sum(n for n, _ in sums),
+        "false_sums": sum(false for _, false in sums),
+        "texts_with_a_false_sum": sum(false > 0 for _, false in sums),
+        "tokens": sum(w.tokens for w in wrote) / len(wrote),
+    }
+
+
+def _judge_programs(texts: list[str], rows: list[dict]) -> dict:
+    ran = run_programs(texts)
+    rejected = [run.kind if isinstance(run, ProgramRejected) else None for run in ran]
+    values = [None if kind else run.value for kind, run in zip(rejected, ran)]
+    answers = [value if type(value) in (int, float) else None for value in values]
+    kinds = {kind: rejected.count(kind) for kind in ("refused", "stopped", "failed")}
+    return _judged(answers, texts, rows) | {"rejected": sum(kinds.values()), "rejected_by_kind": kinds}
+
+
+def _judged(answers: list, texts: list[str], rows: list[dict]) -> dict:
+    score = Accuracy(answers, [row["answer"] for row in rows])
+    counts = sorted({row["steps"] for row in rows})
+    of = {n: [bool(right) for right, row in zip(score.right, rows) if row["steps"] == n] for n in counts}
+    return {
+        "score": score,
+        "corpus": "word_problems",
+        "by_steps": {str(n): [sum(rights), len(rights)] for n, rights in of.items()},
+        "read": sum(answer is not None for answer in answers),
+        "written": texts,
+        "ids": [row["id"] for row in rows],
+    }
+
+
+SUM = re.compile(r"(\d+) ([-+*/]) (\d+) = (-?\d+)")
+
+
+def count_sums(text: str) -> tuple[int, int]:
+    """How many sums of two numbers a text holds, and how many of them are false.
+
+    >>> count_sums("That makes 3 * 4 = 12. So 12 - 5 = 8 are left.")
+    (2, 1)
+    """
+    sums = SUM.findall(text)
+    return len(sums), sum(not _holds(*parts) for parts in sums)
+
+
+def _holds(a: str, sign: str, b: str, c: str) -> bool:
+    a, b, c = int(a), int(b), int(c)
+    return {"+": a + b == c, "-": a - b == c, "*": a * b == c, "/": b != 0 and a == b * c}[sign]
+
+
+# --- votes -----------------------------------------------------------------------------------------------------------
+
+
+def votes(k: int, temperature: float, count: int, most_steps: int, **training) -> dict:
+    """The chain-tuned model, `k` sampled chains a problem, put to the vote; each sampled answer is kept.
+
+    The problems are spread evenly over the test problems of at most so many steps. training: r, learning_rate, steps,
+    batch_size, seed.
+    """
+    pairs = [as_lesson(problem, "chain") for problem in problems("train", most_steps)]
+    model, tokenizer = _tuned_model(f"chain-{most_steps}", pairs, training)
+    rows = vote_problems(count, most_steps)
+    prompts = [as_lesson(row, "chain")[0] for row in rows]
+    chains = sample_chains(
+        model, tokenizer, prompts, k, temperature=temperature, seed=training["seed"],
+        most_tokens=MOST_TOKENS["chain"], batch_size=160,
+    )  # fmt: skip
+    sampled = [[final_number(chain.text) for chain in these] for these in chains]
+    greedy = _solve(model, tokenizer, "chain", rows)
+    voted = [majority_vote(answers).answer for answers in sampled]
+    return {
+        "score": Accuracy(voted, [row["answer"] for row in rows]),
+        "corpus": "word_problems",
+        "sampled": sampled,
+        "greedy": greedy["score"].predictions,
+        "ids": [row["id"] for row in rows],
+        "one_problem": [chain.text for chain in chains[-1]],
+    }
+
+
+def vote_problems(count: int, most_steps: int) -> list[dict]:
+    """The first `count` test problems of at most so many steps."""
+    return problems("test", most_steps)[:count]
+
+
+def vote_curve(run: Run) -> dict[int, float]:
+    """Accuracy of the majority of the first 1, 2, … k sampled chains, of one run of `votes`."""
+    sampled, right = run.results["sampled"], run.score["targets"]
+    sizes = range(1, len(sampled[0]) + 1)
+    voted = {v: [majority_vote(answers[:v]).answer for answers in sampled] for v in sizes}
+    return {v: Accuracy(answers, right).value for v, answers in voted.items()}
+
+
+# --- the game of 24 --------------------------------------------------------------------------------------------------
+
+PROPOSERS = ("symbolic, complete", "symbolic, 5 kept", "tuned, searched", "tuned, greedy")
+HELD_OUT = 100  # hands that no trace is trained on
+
+
+@functools.cache
+def can_make_24(state: State) -> bool:
+    """Whether any moves lead from here to 24."""
+    if len(state) == 1:
+        return state == (TARGET,)
+    return any(can_make_24(move.left) for move in every_move(state))
+
+
+@functools.cache
+def hands(split: str) -> list[tuple[int, ...]]:
+    """The 1,362 hands of numbers from 1 to 13 that have a solution, shuffled: 100 for "test", the rest for "train"."""
+    rng = random.Random(24)
+    all_hands = itertools.combinations_with_replacement(range(1, 14), 4)
+    solvable = [hand for hand in all_hands if can_make_24(start(hand))]
+    shuffled = sorted(solvable, key=lambda _: rng.random())
+    return shuffled[:HELD_OUT] if split == "test" else shuffled[HELD_OUT:]
+
+
+def hand_prompt(state: State) -> str:
+    """What the model reads of a state.
+
+    >>> hand_prompt(start([8, 4, 6, 8]))
+    'Numbers: 4 6 8 8\\n'
+    """
+    return f"Numbers: {written(state)}\n"
+
+
+def trace(state: State, rng: random.Random) -> list[Move]:
+    """A way to 24 that the symbolic search finds: at each step one of the moves that can still make it, at random."""
+    moves = []
+    while len(state) > 1:
+        good = [move for move in every_move(state) if can_make_24(move.left)]
+        moves.append(good[int(rng.random() * len(good))])
+        state = moves[-1].left
+    return moves
+
+
+def traces(count: int, seed: int) -> list[tuple[str, str]]:
+    """(prompt, completion) pairs: whole ways from training hands, and as many from the states behind a first move."""
+    rng, known, pairs = random.Random(seed), hands("train"), []
+    while len(pairs) < count:
+        state = start(known[int(rng.random() * len(known))])
+        moves = trace(state, rng)
+        pairs.append((hand_prompt(state), "\n".join(map(str, moves))))
+        pairs.append((hand_prompt(moves[0].left), "\n".join(map(str, moves[1:]))))
+    return pairs[:count]
+
+
+def game_of_24(proposer: str, count: int, **settings) -> dict:
+    """The first `count` held-out hands, played by one of PROPOSERS.
+
+    settings of the tuned ones: r, learning_rate, steps, batch_size, seed; and for the search: lines (sampled for each
+    state), temperature. The value of a state is symbolic throughout (`reasoning.nearness`); five states are kept.
+    """
+    played = hands("test")[:count]
+    if proposer.startswith("symbolic"):
+        keep = None if proposer.endswith("complete") else 5
+        return _played(played, [breadth_first(hand, every_move, keep=keep) for hand in played])
+    sampling = {name: settings.pop(name) for name in ("lines", "temperature") if name in settings}
+    pairs = traces(settings["steps"] * settings["batch_size"], settings["seed"])
+    model, tokenizer = _tuned_model("game", pairs, settings)
+    if proposer == "tuned, greedy":
+        return _play_greedily(model, tokenizer, played)
+    return _search_together(model, tokenizer, played, seed=settings["seed"], **sampling)
+
+
+def _played(played: list, searches: list[Search]) -> dict:
+    return {
+        "score": Accuracy([int(search.moves is not None) for search in searches], [1] * len(played)),
+        "corpus": "game_of_24",  # made here: no file of data holds the hands
+        "hands": [list(hand) for hand in played],
+        "nodes": [search.nodes for search in searches],
+        "expressions": [search.expression for search in searches],
+    }
+
+
+def _play_greedily(model, tokenizer, played: list) -> dict:
+    prompts = [hand_prompt(start(hand)) for hand in played]
+    texts = [w.text for w in write_chains(model, tokenizer, prompts, most_tokens=100, batch_size=50)]
+    searches = [breadth_first(hand, TextProposer(_NextLine(text))) for hand, text in zip(played, texts)]
+    return _played(played, searches) | {"written": texts}
+
+
+class _NextLine:
+    """A text already written, as a writer of one line a call: its next line, whatever the state."""
+
+    def __init__(self, text: str):
+        self.lines = iter(text.strip().split("\n"))
+
+    def __call__(self, state: str) -> list[str]:
+        return [next(self.lines, "")]
+
+
+class _Kept:
+    """Lines already written for states, as a writer; what it was asked for and has not stands in `missing`."""
+
+    def __init__(self):
+        self.lines: dict[str, list[str]] = {}
+        self.missing: dict[str, None] = {}  # a set that keeps its order
+
+    def __call__(self, state: str) -> list[str]:
+        if state not in self.lines:
+            self.missing[state] = None
+        return self.lines.get(state, [])
+
+
+def _search_together(model, tokenizer, played: list, lines: int, temperature: float, seed: int) -> dict:
+    """All hands at once: the searches run again and again, each time with one more level of states written for."""
+    kept = _Kept()
+    while True:
+        kept.missing, proposer = {}, TextProposer(kept)
+        searches = [breadth_first(hand, proposer, keep=5) for hand in played]
+        if not kept.missing:
+            counts = {"proposed": proposer.proposed, "malformed": proposer.malformed}
+            return _played(played, searches) | counts
+        wrote = sample_chains(
+            model, tokenizer, [f"Numbers: {state}\n" for state in kept.missing], lines, temperature=temperature,
+            seed=seed, most_tokens=32, stops=["\n"], batch_size=200,
+        )  # fmt: skip
+        kept.lines |= {state: _first_lines(texts) for state, texts in zip(kept.missing, wrote)}
+
+
+def _first_lines(texts: list[Written]) -> list[str]:
+    """The different lines among the samples, the most frequent first."""
+    lines = [text.text for text in texts]
+    return sorted(dict.fromkeys(lines), key=lines.count, reverse=True)
+
+
+# --- which runs are recorded -----------------------------------------------------------------------------------------
+
+MODULE = "lessonlib.experiments_reasoning"
+TARGETS = ("chain", "answer", "program")
+RATES = (2e-3, 1e-3)
+SEEDS = (0,)
+COUNTS = {"arithmetic": 96, "classification": 100}  # of the others: 60
+TUNED = {"most_steps": 2, "r": 16, "steps": 150, "batch_size": 4}
+VOTES = {"k": 16, "temperature": 0.7, "count": 60, "learning_rate": 2e-3}
+GAME = {"count": 60, "r": 16, "learning_rate": 2e-3, "steps": 100, "batch_size": 4, "seed": 0}
+SAMPLING = {"lines": 3, "temperature": 1.0}
+
+
+def best_rate(target: str) -> float:
+    """The learning rate with the smallest validation loss among the recorded trials (seed 0)."""
+    trials = load_runs("tuned", target=target, seed=0, **TUNED)
+    return min(trials, key=lambda run: run.results["validation_loss"]).settings["learning_rate"]
+
+
+def chosen(target: str) -> list[Run]:
+    """The recorded runs of a target, all seeds, at the learning rate that won on validation."""
+    return load_runs("tuned", target=target, learning_rate=best_rate(target), **TUNED)
+
+
+def prompt_runs() -> dict[str, dict[str, Run]]:
+    """The prompted runs by kind of question and way to ask."""
+    return {kind: {way: load_runs("prompted", kind=kind, way=way)[0] for way in WAYS} for kind in KINDS}
+
+
+def targets(run: Run) -> list[int]:
+    """The right answers of a recorded run, read anew from the data."""
+    experiment = run.experiment.rpartition(":")[2]
+    if experiment == "game_of_24":
+        return [1] * len(hands("test"))
+    if experiment == "prompted":
+        _, asked, choices = questions(run.settings["kind"])
+        return [_right(item, these) for item, these in zip(asked, choices)]
+    return [row["answer"] for row in problems("test", run.settings["most_steps"])]
+
+
+def record_all() -> None:
+    """Record every run of 04 that is not there yet."""
+    for target in TARGETS:
+        for rate in RATES:
+            record(f"{MODULE}:tuned", target=target, seed=0, learning_rate=rate, **TUNED)
+    record(f"{MODULE}:votes", **VOTES, **TUNED, seed=0)
+    for proposer in PROPOSERS[:2]:
+        record(f"{MODULE}:game_of_24", proposer=proposer, count=GAME["count"])
+    record(f"{MODULE}:game_of_24", proposer=PROPOSERS[2], **GAME, **SAMPLING)
+    record(f"{MODULE}:game_of_24", proposer=PROPOSERS[3], **GAME)
+    for kind, way in itertools.product(KINDS, WAYS):
+        most_tokens = 100 if kind == "arithmetic" else 60
+        record(f"{MODULE}:prompted", kind=kind, way=way, count=COUNTS.get(kind, 60), most_tokens=most_tokens)
+    for target in TARGETS:
+        for seed in SEEDS[1:]:
+            record(f"{MODULE}:tuned", target=target, seed=seed, learning_rate=best_rate(target), **TUNED)
+
+
+if __name__ == "__main__":
+    record_all()
