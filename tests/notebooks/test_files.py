@@ -178,7 +178,8 @@ def test_a_learner_who_did_nothing_sees_no_error_and_one_who_solved_all_sees_onl
     number = path.name[:2]
     if number not in lessons_with_exercises():
         pytest.skip("no exercises")
-    setup = "import torch\nfrom torch import nn\nfrom lessonlib.exercises import check\n"
+    setup = "import torch\nfrom torch import nn\nfrom torch.nn import functional as F\n"
+    setup += "from lessonlib.exercises import check\n"
     for exercise in exercises(number).values():
         last = f'{exercise.name} = check("{exercise.id}", {exercise.name})'
         exec(setup + exercise.solution + last, {})

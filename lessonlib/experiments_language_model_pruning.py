@@ -1,0 +1,219 @@
+"""The recorded runs of 05's second half: the language model trained in random subspaces, and with parts taken out.
+
+Pruned is one model that has learnt two tasks, topic and sentiment, by LoRA, in turns, and whose update is merged. It is
+trained once and kept in the cache, so that each recorded run, alone or after others, prunes the same model.
+"""
+
+import hashlib
+import json
+import random
+from itertools import zip_longest
+
+import torch
+from torch import nn
+
+from . import corpora
+from .classification import LabelTask, label_loss
+from .evaluation import Accuracy, accuracy
+from .experiments import ALL_LINEAR, tickets_task
+from .language_model_pruning import (
+    every_head,
+    head_importance,
+    layer_influence,
+    perplexity,
+    text_windows,
+    weakest,
+    without_heads,
+    without_layers,
+    without_small_weights,
+)
+from .lora import add_lora, load_lora, merge_lora, save_lora
+from .models import cache_directory, load_base
+from .runs import Run, load_runs, record
+from .session import seed_everything
+from .subspace import add_subspace
+from .training import fit
+
+TEXTS = 64  # test tickets that judge a run: enough for what is asked, whether much is lost or little
+LAST = 8  # layers that move in a subspace: what stands below them needs no backward pass
+
+# --- training in a subspace ----------------------------------------------------------------------------------------------
+
+
+def subspace(d: int, rate: float, steps: int, batch_size: int, seed: int) -> dict:
+    """The last eight layers' matrices, 28.3 million weights, moved through d numbers on the tickets' intents.
+
+    rate: the learning rate is rate / sqrt(d), so that a step is as long for every d.
+    """
+    seed_everything(seed)
+    model, tokenizer = load_base()
+    add_subspace(model, last_matrices(model), d, seed)
+    task, rows = tickets_task(tokenizer), corpora.tickets("train")
+    batches = task.training_batches(
+        rows["text"], rows["intent"], steps=steps, batch_size=batch_size, seed=seed
+    )
+    history = fit(model, batches, learning_rate=rate / d**0.5, resume="05-subspace")
+    return {
+        "score": _judged(model, task, "intent"),
+        "trainable": history.trainable,
+        "losses": [round(loss, 4) for loss in history.losses],
+    }
+
+
+def last_matrices(model) -> list[str]:
+    """The paths of the last layers' linear modules."""
+    layers = range(model.config.num_hidden_layers - LAST, model.config.num_hidden_layers)
+    starts = tuple(f"model.layers.{layer}." for layer in layers)
+    return [path for path, m in model.named_modules() if path.startswith(starts) and isinstance(m, nn.Linear)]
+
+
+# --- the model that is pruned ------------------------------------------------------------------------------------------
+
+TRAINING = {"r": 8, "alpha": 16, "learning_rate": 2e-3, "steps": 80, "batch_size": 8, "seed": 0}
+
+
+def sentiment_task(tokenizer) -> LabelTask:
+    """The tickets' sentiment as one of three words."""
+    template = "Ticket: {text}\nThe customer's feeling (negative, neutral or positive):"
+    return LabelTask(tokenizer, corpora.SENTIMENTS, template=template)
+
+
+TASKS = {"intent": tickets_task, "sentiment": sentiment_task}
+
+
+def tuned_model():
+    """The base model with both tasks learnt and merged, and its tokenizer; trained at the first call."""
+    key = hashlib.sha256(json.dumps([TRAINING, corpora.fingerprint("tickets")]).encode()).hexdigest()[:12]
+    directory = cache_directory() / "adapters" / f"two-tasks-{key}"
+    model, tokenizer = load_base()
+    if (directory / "adapter_config.json").exists():
+        return merge_lora(load_lora(model, directory)), tokenizer
+    seed_everything(TRAINING["seed"])
+    add_lora(model, ALL_LINEAR, r=TRAINING["r"], alpha=TRAINING["alpha"])
+    fit(model, _in_turns(tokenizer), learning_rate=TRAINING["learning_rate"], resume="05-two-tasks")
+    save_lora(model, directory)
+    return merge_lora(model), tokenizer
+
+
+def _in_turns(tokenizer) -> list:
+    rows, half = corpora.tickets("train"), TRAINING["steps"] // 2
+    settings = {"steps": half, "batch_size": TRAINING["batch_size"], "seed": TRAINING["seed"]}
+    sets = [task(tokenizer).training_batches(rows["text"], rows[n], **settings) for n, task in TASKS.items()]
+    return [batch for pair in zip(*sets) for batch in pair]
+
+
+def _judged(model, task: LabelTask, name: str) -> Accuracy:
+    rows = corpora.tickets("test").select(range(TEXTS))
+    return accuracy(model, task, rows["text"], rows[name])
+
+
+def house_text(tokenizer) -> torch.Tensor:
+    """A text of ours that no model has seen: the handbook's facts and plain replies, in windows of 128 tokens."""
+    texts = [*corpora.handbook()["fact"], *corpora.replies("test")["plain"]]
+    return text_windows(tokenizer, texts)
+
+
+def _measured(model, tokenizer, tasks=("intent",)) -> dict:
+    found = {name: _judged(model, TASKS[name](tokenizer), name) for name in tasks}
+    results = {"score": found["intent"], "perplexity": perplexity(model, house_text(tokenizer))}
+    if "sentiment" in found:
+        results["sentiment"] = found["sentiment"].predictions
+    return results
+
+
+# --- taking parts out --------------------------------------------------------------------------------------------------
+
+
+def importances(texts: int) -> dict:
+    """Each head's importance to either task, on as many training tickets, and on each half of them by itself."""
+    model, tokenizer = tuned_model()
+    rows, found = corpora.tickets("train").select(range(texts)), {}
+    for name, make in TASKS.items():
+        task, half = make(tokenizer), texts // 2
+        for part, chosen in (("first half", range(half)), ("second half", range(half, texts))):
+            some = rows.select(chosen)
+            batches, _ = task.evaluation_batches(some["text"], some[name], batch_size=8)
+            found[f"{name}, {part}"] = head_importance(model, batches, label_loss)
+    return _measured(model, tokenizer, tuple(TASKS)) | {
+        "importance": {name: [[float(f"{x:.4g}") for x in row] for row in of.tolist()] for name, of in found.items()},
+        "influence": layer_influence(model, house_text(tokenizer)),
+        "perplexity before": perplexity(load_base()[0], house_text(tokenizer)),
+    }  # fmt: skip
+
+
+def recorded_importance(task: str) -> torch.Tensor:
+    """The recorded importance of each head to a task, both halves together: (layers, heads)."""
+    kept = load_runs("importances", **IMPORTANCES)[0].results["importance"]
+    return (torch.tensor(kept[f"{task}, first half"]) + torch.tensor(kept[f"{task}, second half"])) / 2
+
+
+def heads_removed(share: float, order: str) -> dict:
+    """A share of the query heads silent: the least important to a task ("intent", "sentiment"), or "random" ones."""
+    model, tokenizer = tuned_model()
+    if order == "random":
+        shuffled = random.Random(0).sample(every_head(model), len(every_head(model)))
+        heads = shuffled[: round(share * len(shuffled))]
+    else:
+        heads = weakest(recorded_importance(order), share)
+    with without_heads(model, heads):
+        return _measured(model, tokenizer) | {"removed": len(heads)}
+
+
+def layers_removed(count: int, order: str) -> dict:
+    """Layers left out: those of the least "influence", or the "deepest" but for the very last one."""
+    model, tokenizer = tuned_model()
+    if order == "influence":
+        influence = load_runs("importances", **IMPORTANCES)[0].results["influence"]
+        layers = sorted(range(len(influence)), key=influence.__getitem__)[:count]
+    else:
+        last = model.config.num_hidden_layers - 1
+        layers = list(range(last - count, last))
+    with without_layers(model, layers):
+        return _measured(model, tokenizer) | {"layers": layers}
+
+
+def weights_removed(share: float) -> dict:
+    """The smallest weights of each matrix in the layers at zero."""
+    model, tokenizer = tuned_model()
+    with without_small_weights(model, share):
+        return _measured(model, tokenizer)
+
+
+# --- which runs are recorded -----------------------------------------------------------------------------------------
+
+MODULE = "lessonlib.experiments_language_model_pruning"
+IMPORTANCES = {"texts": 64}
+HEADS = ((0.4, "intent"), (0.4, "random"), (0.2, "intent"))
+LAYERS = ((8, "influence"), (2, "influence"))
+SPARSITIES = (0.5, 0.3)
+DIMENSIONS = (10_000, 1000)
+SUBSPACE = {"rate": 20.0, "steps": 60, "batch_size": 4}
+SUBSPACE_SEEDS = (0,)
+
+
+def targets(run: Run) -> list[int]:
+    """The right answers of a recorded run, read anew from the test tickets."""
+    return list(corpora.tickets("test")["intent"])
+
+
+def sweeps() -> list[list[tuple[str, dict]]]:
+    """The runs of each sweep, experiment and settings, those first that say most."""
+    return [
+        [("heads_removed", {"share": share, "order": order}) for share, order in HEADS],
+        [("layers_removed", {"count": count, "order": order}) for count, order in LAYERS],
+        [("weights_removed", {"share": share}) for share in SPARSITIES],
+        [("subspace", {"d": d, "seed": seed, **SUBSPACE}) for seed in SUBSPACE_SEEDS for d in DIMENSIONS],
+    ]
+
+
+def record_all() -> None:
+    """Record every run of 05's second half that is not there yet: parts taken out, in turns, then subspaces."""
+    record(f"{MODULE}:importances", **IMPORTANCES)
+    *parts, subspaces = sweeps()
+    turns = [pair for turn in zip_longest(*parts) for pair in turn if pair]
+    for experiment, settings in turns + subspaces:
+        record(f"{MODULE}:{experiment}", **settings)
+
+
+if __name__ == "__main__":
+    record_all()

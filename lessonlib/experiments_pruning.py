@@ -1,0 +1,208 @@
+"""The recorded runs of 05: lottery tickets of two sets of digits, with their controls, at two learning rates.
+
+One run is one seed: the network's start, the order of its batches and the random masks all come from it. Each round
+prunes a fifth of what is left, so the sparsities are the same in all runs. The two learning rates were picked after
+trials with one seed each that looked at these test images: read the gaps between networks, not the level of the best.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from scipy import stats
+
+from . import digits
+from .evaluation import Accuracy
+from .progress import Bar
+from .pruning import (
+    Masks,
+    gradient_times_weight,
+    holding,
+    iterative_magnitude_pruning,
+    lottery_round,
+    magnitudes,
+    prune_to,
+    rewind,
+    shuffled,
+    smallest_of_all,
+    snapshot,
+)
+from .runs import Run, load_runs, record
+
+ROUNDS, SHARE = 17, 0.2
+NINETY = 11  # the first round after which more than 90 % of the weights are gone
+RATE, HIGH_RATE = 5e-3, 2e-2
+SEEDS, OTHER_SEEDS = (0, 1, 2, 3, 4), (0, 1, 2)
+STEPS = {"mnist1d": 600, "digits": 300}  # of training, for each network
+
+
+def trainer(data: str, seed: int, learning_rate: float) -> Callable:
+    """train(network, masks): train on the set's images and give the answers to its test images."""
+    images, unseen = digits.SETS[data]("train"), digits.SETS[data]("test")
+
+    def train(network, masks: Masks) -> Accuracy:
+        settings = {"learning_rate": learning_rate, "steps": STEPS[data], "seed": seed}
+        digits.learn(network, images, optimizer=holding(network, masks), **settings)
+        return digits.score(network, unseen)
+
+    return train
+
+
+def controls(
+    network, tickets, train, *, start, other_start, dense_scores, shuffle, progress=lambda: None
+) -> dict:
+    """Three networks beside each ticket, as sparse as it is in each layer; for each the results of its training.
+
+    re-initialized: the ticket's mask, another start. random mask: the ticket's start, as many weights in random places.
+    one cut: the ticket's start, the mask from a single cut of the trained dense network, whose scores are given. shuffle(masks) puts as many weights in random places.
+    """
+    results = {"re-initialized": [], "random mask": [], "one cut": []}
+    full = {name: torch.ones_like(mask) for name, mask in tickets[0].masks.items()}
+    for ticket in tickets:
+        kept = {name: int(mask.sum()) for name, mask in ticket.masks.items()}
+        ways = {
+            "re-initialized": (other_start, ticket.masks),
+            "random mask": (start, shuffle(ticket.masks)),
+            "one cut": (start, prune_to(dense_scores, full, kept)),
+        }
+        for name, (origin, masks) in ways.items():
+            rewind(network, origin, masks)
+            results[name].append(train(network, masks))
+            progress()
+    return results
+
+
+def lottery(data: str, seed: int, learning_rate: float, rounds: int, share: float) -> dict:
+    """Winning tickets round by round, and the three controls beside the dense network and every second ticket."""
+    network, train = _network(data, seed), trainer(data, seed, learning_rate)
+    start, other = snapshot(network), snapshot(_network(data, seed + 1000))
+    compared = compared_rounds(rounds)
+    bar = Bar(total=rounds + 1 + 3 * len(compared), desc="Training")
+    scores = {}
+
+    def one_round(*given):
+        return lottery_round(*given, score=remembered)
+
+    def remembered(network, masks):
+        found = magnitudes(network, masks)
+        scores.setdefault("dense", {name: size.clone() for name, size in found.items()})
+        return found
+
+    tickets = iterative_magnitude_pruning(
+        network, train, rounds, share, one_round=one_round, progress=bar.update
+    )
+    beside = controls(
+        network, [tickets[k] for k in compared], train, start=start, other_start=other,
+        dense_scores=scores["dense"], shuffle=lambda masks: shuffled(masks, seed), progress=bar.update,
+    )  # fmt: skip
+    bar.finish(f"{bar.total} networks trained on {data}")
+    return _results(data, tickets, compared, beside)
+
+
+def compared_rounds(rounds: int) -> list[int]:
+    """The dense network, and every second round from the first on; NINETY is one of them.
+
+    >>> compared_rounds(6)
+    [0, 1, 3, 5]
+    """
+    return [0, *range(1, rounds + 1, 2)]
+
+
+def rewound(data: str, seed: int, learning_rate: float, rounds: int, share: float, steps: int) -> dict:
+    """Tickets that go back not to the start, but to the weights after some steps of training."""
+    network = _network(data, seed)
+    digits.learn(network, digits.SETS[data]("train"), learning_rate=learning_rate, steps=steps, seed=seed)
+    return _rounds(data, seed, learning_rate, rounds, share, network=network)
+
+
+def by_gradient(data: str, seed: int, learning_rate: float, rounds: int, share: float) -> dict:
+    """Tickets whose weights are chosen by |gradient × weight| on the training images, not by their size."""
+    score = gradient_times_weight(digits.SETS[data]("train"))
+    return _rounds(data, seed, learning_rate, rounds, share, score=score)
+
+
+def across_layers(data: str, seed: int, learning_rate: float, rounds: int, share: float) -> dict:
+    """Tickets from the smallest weights of the whole network, whatever layer they are in."""
+    return _rounds(data, seed, learning_rate, rounds, share, prune=smallest_of_all)
+
+
+def _rounds(data, seed, learning_rate, rounds, share, network=None, **changes) -> dict:
+    def one_round(*given):
+        return lottery_round(*given, **changes)
+
+    bar = Bar(total=rounds + 1, desc="Training")
+    tickets = iterative_magnitude_pruning(
+        network or _network(data, seed), trainer(data, seed, learning_rate), rounds, share, one_round=one_round,
+        progress=bar.update,
+    )  # fmt: skip
+    bar.finish(f"{bar.total} networks trained on {data}")
+    return _results(data, tickets, compared_rounds(rounds), {})
+
+
+def _network(data: str, seed: int):
+    return digits.digit_network(digits.SETS[data]("train").x.shape[1], seed)
+
+
+def _results(data: str, tickets, compared: list[int], beside: dict) -> dict:
+    chosen = [tickets[k] for k in compared]
+    ways = {"winning ticket": [ticket.result for ticket in chosen], **beside}
+    layers = [{name: int(mask.sum()) for name, mask in ticket.masks.items()} for ticket in chosen]
+    return {
+        "corpus": data,
+        "score": tickets[min(NINETY, len(tickets) - 1)].result,
+        "rounds": compared,
+        "sparsity": [ticket.sparsity for ticket in chosen],
+        "left": layers,
+        "accuracy": {name: [result.value for result in results] for name, results in ways.items()},
+    }
+
+
+# --- which runs are recorded -----------------------------------------------------------------------------------------
+
+MODULE = "lessonlib.experiments_pruning"
+SCHEDULE, SHORTER = {"rounds": ROUNDS, "share": SHARE}, {"rounds": NINETY, "share": SHARE}
+LATE_STEPS = 30
+
+
+def curves(experiment: str = "lottery", **settings) -> tuple[list[float], dict[str, list[list[float]]]]:
+    """Sparsities, and by the name of a network its accuracies at each of them, one list a seed."""
+    found = load_runs(experiment, **settings)
+    ways = found[0].results["accuracy"]
+    return found[0].results["sparsity"], {
+        way: [run.results["accuracy"][way] for run in found] for way in ways
+    }
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of the seeds' values, and its 95 % interval by Student's t: (mean, low, high). One value has no width.
+
+    >>> [round(x, 3) for x in mean_interval([0.60, 0.62, 0.64])]
+    [0.62, 0.57, 0.67]
+    """
+    mean, n = float(np.mean(values)), len(values)
+    if n == 1:
+        return mean, mean, mean
+    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5)
+    return mean, mean - half, mean + half
+
+
+def targets(run: Run) -> list[int]:
+    """The right answers of a recorded run, read anew from its set."""
+    return digits.SETS[run.settings["data"]]("test").y.tolist()
+
+
+def record_all() -> None:
+    """Record every run of 05's first half that is not there yet."""
+    asked = [("lottery", SEEDS, {"data": "mnist1d", "learning_rate": RATE, **SCHEDULE})]
+    asked += [("lottery", SEEDS, {"data": "digits", "learning_rate": RATE, **SCHEDULE})]
+    asked += [("lottery", SEEDS, {"data": "mnist1d", "learning_rate": HIGH_RATE, **SHORTER})]
+    others = {"data": "mnist1d", "learning_rate": RATE, **SHORTER}
+    asked += [("rewound", OTHER_SEEDS, {"steps": LATE_STEPS, **others})]
+    asked += [(way, OTHER_SEEDS, others) for way in ("across_layers", "by_gradient")]
+    for way, seeds, settings in asked:
+        for seed in seeds:
+            record(f"{MODULE}:{way}", seed=seed, **settings)
+
+
+if __name__ == "__main__":
+    record_all()

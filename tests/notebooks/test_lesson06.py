@@ -1,0 +1,128 @@
+"""What notebook 06 promises beyond what holds for all notebooks."""
+
+import copy
+
+import nbformat
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lessonlib import corpora, notebooks
+from lessonlib import experiments_adapters as room
+from lessonlib.adapters import add_adapters, around
+from lessonlib.claims import ClaimNotSettled, settle
+from lessonlib.exercises import exercises
+from lessonlib.runs import load_runs, rerun
+from lessonlib.training import fit
+
+
+class Tokens:
+    """A batch of token numbers for a tiny model."""
+
+    def __init__(self, ids):
+        self.ids = ids
+
+    def to(self, device):
+        return Tokens(self.ids.to(device))
+
+
+def next_token_loss(model, batch):
+    logits = model(batch.ids).logits[:, :-1]
+    return F.cross_entropy(logits.flatten(0, 1), batch.ids[:, 1:].flatten())
+
+
+def cells():
+    return nbformat.read(notebooks.paths(["06"])[0], as_version=4).cells
+
+
+def definition():
+    return next(c.source for c in cells() if "definition:lessonlib.adapters:Bottleneck" in notebooks.tags(c))
+
+
+def losses(source, model):
+    """Losses of training with the class that the notebook's cell defines."""
+    names = {"torch": torch, "nn": nn, "F": F}
+    exec(source, names)
+    torch.manual_seed(0)
+    add_adapters(model, m=4, module=names["Bottleneck"])
+    generator = torch.Generator().manual_seed(1)
+    batches = [
+        Tokens(torch.randint(0, model.config.vocab_size, (2, 8), generator=generator)) for _ in range(6)
+    ]
+    return fit(model, batches, learning_rate=1e-2, loss=next_token_loss).losses
+
+
+@pytest.mark.parametrize(
+    "line, edited",
+    [
+        ("F.gelu(", "torch.tanh("),
+        ("nn.init.zeros_(self.up.weight)", "nn.init.normal_(self.up.weight)"),
+        ("return x + F.linear", "return F.linear"),
+    ],
+)
+def test_an_edit_in_the_notebooks_own_class_changes_the_outcome(line, edited, tiny):
+    source = definition()
+    assert line in source
+    before = losses(source, copy.deepcopy(tiny))
+    assert losses(source, copy.deepcopy(tiny)) == before
+    assert losses(source.replace(line, edited), copy.deepcopy(tiny)) != before
+
+
+def test_every_adapter_that_the_notebook_adds_is_its_own_class():
+    code = "\n".join(cell.source for cell in cells() if cell.cell_type == "code")
+    calls = [line for line in code.splitlines() if "add_adapters(" in line or "read_adapters(" in line]
+    assert len(calls) >= 6 and all("module=" in line for line in calls)
+
+
+def test_the_learners_own_swap_is_what_changes_the_tasks(tiny):
+    swap = exercises("06")["06.5"].reference
+    places = dict(around(add_adapters(tiny, m=4)))
+    other = {path: nn.Identity() for path in places}
+    first = swap(places, other)
+    assert all(part.adapter is other[path] for path, part in around(tiny))
+    assert swap(places, first) == other
+
+
+@pytest.mark.parametrize(
+    "id, slip",
+    # The slips of the source: one adapter a layer; BERT's adapters over GPT-3's size; BERT-large's file for GPT-3.
+    [("C101", 0.93), ("C097", 0.004), ("C105", 25), ("C104", 88.0), ("C094", 1), ("C098", 0)],
+)
+def test_the_sources_own_figures_do_not_settle_the_claims(id, slip):
+    with pytest.raises(ClaimNotSettled):
+        settle(id, ours=slip)
+
+
+@pytest.mark.parametrize("id", ["C092", "C099", "C100", "C107"])
+def test_a_claim_that_did_not_come_out_is_not_settled(id):
+    with pytest.raises(ClaimNotSettled):
+        settle(id, ours=False)
+
+
+def test_every_width_got_the_same_number_of_trials():
+    asked = [("houlsby", {"m": m, "task": "intent"}, room.RATES) for m in room.WIDTHS]
+    for experiment, settings, rates in asked:
+        trials = load_runs(experiment, seed=0, **settings, **room.TRAINING)
+        tried = {run.settings["learning_rate"] for run in trials} - {room.TOO_HIGH}
+        assert tried == set(rates), (experiment, settings)
+
+
+def test_recorded_places_hold_the_same_number_of_parameters_within_a_percent():
+    both, one = (
+        load_runs(name, m=m, **room.TRAINING)[0].results["trainable"]
+        for name, m in (("houlsby", 64), ("pfeiffer", 128))
+    )
+    assert abs(both / one - 1) < 0.01
+
+
+def test_the_three_tasks_have_labels_in_the_tickets():
+    for name, (labels, _) in room.TASKS.items():
+        assert corpora.tickets("test").features[name].names == labels
+
+
+@pytest.mark.model
+def test_one_recorded_point_falls_in_its_band_again():
+    point = room.chosen("houlsby", m=8, task="intent", **room.TRAINING)[0]
+    again = rerun(point.id)
+    assert again.inside, again
