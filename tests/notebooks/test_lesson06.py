@@ -121,7 +121,7 @@ def test_the_three_tasks_have_labels_in_the_tickets():
         assert corpora.tickets("test").features[name].names == labels
 
 
-@pytest.mark.model
+@pytest.mark.notebook
 def test_one_recorded_point_falls_in_its_band_again():
     point = room.chosen("houlsby", m=8, task="intent", **room.TRAINING)[0]
     again = rerun(point.id)
