@@ -88,7 +88,9 @@ class TrainedNorm(Around):
     """
 
     def __init__(self, base: nn.Module):
-        copies = {name: nn.Parameter(p.detach().to(torch.float32, copy=True)) for name, p in base.named_parameters()}
+        copies = {
+            name: nn.Parameter(p.detach().to(torch.float32, copy=True)) for name, p in base.named_parameters()
+        }
         super().__init__(base, nn.ParameterDict(copies))
 
     def forward(self, x):
