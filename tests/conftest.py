@@ -8,6 +8,8 @@ import torch
 from tiny_models import tiny_model, tiny_tokenizer, write_gguf
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+pytest.register_assert_rewrite("pictures")
+
 
 @pytest.fixture(scope="session")
 def tiny_gguf(tmp_path_factory):

@@ -2,22 +2,19 @@
 
 import base64
 import html
-import io
 import random
 import re
 import statistics
 import time
-from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from matplotlib import image
-from matplotlib.figure import Figure
+from pictures import PictureChecks
 
 from lessonlib import figures
 from lessonlib.costs import EIGHT_BIT_ADAM, MASTER_WEIGHTS, MIXED, Memory
-from lessonlib.figures import Picture, style
+from lessonlib.figures import Picture
 from lessonlib.figures.costs import draw_plan
 from lessonlib.figures.widgets import chooser, slider
 
@@ -105,112 +102,10 @@ PICTURES = {
     ),
     **{f"plan: {', '.join(choice)}": lambda choice=choice: plan_of(*choice) for choice in CHOICES},
 }
-every_picture = pytest.mark.parametrize("name", PICTURES)
 
 
-@pytest.fixture(scope="module")
-def drawn():
-    """Each picture with the matplotlib figures that were made for it."""
-    made, kept = {}, []
-
-    class Kept(Figure):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            kept.append(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(style, "Figure", Kept)
-        for name, make in PICTURES.items():
-            kept.clear()
-            made[name] = (make(), list(kept))
-    return made
-
-
-def texts(figure):
-    """The texts that stand in the figure, tick labels left out."""
-    if figure._suptitle is not None:
-        yield figure._suptitle
-    for ax in figure.axes:
-        labels = (ax.xaxis.label, ax.yaxis.label) if ax.axison else ()
-        for text in (*ax.texts, ax.title, ax._left_title, ax._right_title, *labels):
-            if text.get_visible() and text.get_text().strip():
-                yield text
-
-
-def extents(figure):
-    figure.draw_without_rendering()
-    return {text.get_text(): text.get_window_extent() for text in texts(figure)}
-
-
-@every_picture
-def test_the_picture_is_a_png_of_sensible_size(drawn, name):
-    picture, _ = drawn[name]
-    height, width, _ = image.imread(io.BytesIO(picture.png)).shape
-    assert 600 <= width <= 1200 and 200 <= height <= 800
-    assert 4_000 < len(picture.png) < 150_000
-
-
-@every_picture
-def test_the_picture_is_not_blank(drawn, name):
-    pixels = image.imread(io.BytesIO(drawn[name][0].png))[..., :3]
-    assert 0.01 < (pixels.min(axis=2) < 0.99).mean() < 0.6
-
-
-@every_picture
-def test_the_description_is_a_sentence_with_numbers(drawn, name):
-    alt = drawn[name][0].alt
-    assert len(alt) >= 40 and alt.endswith(".") and re.search(r"\d", alt)
-    assert "nan" not in alt and "\n" not in alt
-
-
-@every_picture
-def test_numbers_written_in_the_picture_are_in_its_description(drawn, name):
-    picture, made = drawn[name]
-    said = set(re.findall(r"\d+(?:\.\d+)?", picture.alt))
-    for figure in made:
-        for ax in figure.axes:
-            written = " ".join(text.get_text() for text in (ax._left_title, *ax.texts)).replace(",", "")
-            assert set(re.findall(r"\d+(?:\.\d+)?", written)) <= said, written
-
-
-@every_picture
-def test_all_text_lies_inside_the_figure(drawn, name):
-    for figure in drawn[name][1]:
-        for text, box in extents(figure).items():
-            assert box.x0 >= -1 and box.y0 >= -1, text
-            assert box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1, text
-        for ax in figure.axes:  # tick labels as well
-            box = ax.get_tightbbox()
-            assert box.x0 >= -1 and box.y0 >= -1
-            assert box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1
-
-
-@every_picture
-def test_no_text_lies_upon_another(drawn, name):
-    for figure in drawn[name][1]:
-        for (one, a), (other, b) in combinations(extents(figure).items(), 2):
-            width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-            assert width <= 2 or height <= 2, (one, other)
-
-
-@every_picture
-def test_notes_point_into_the_axes(drawn, name):
-    # matplotlib leaves out a note whose point lies outside, without a word.
-    for figure in drawn[name][1]:
-        for ax in figure.axes:
-            for note in ax.texts:
-                if hasattr(note, "xy") and note.xycoords == "data":
-                    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
-                    assert left <= note.xy[0] <= right and bottom <= note.xy[1] <= top, note.get_text()
-
-
-@every_picture
-def test_image_and_description_go_together_into_a_notebook(drawn, name):
-    picture = drawn[name][0]
-    data, metadata = picture._repr_mimebundle_()
-    assert base64.b64decode(data["image/png"]) == picture.png
-    assert data["text/plain"] == metadata["image/png"]["alt"] == picture.alt
-    assert html.unescape(re.search('alt="([^"]*)"', picture.html())[1]) == picture.alt
+class TestPictures(PictureChecks):
+    pictures = PICTURES
 
 
 # --- what the descriptions say, from hand arithmetic ------------------------------------------------------------------

@@ -1,19 +1,15 @@
 """The figures of 06: the same checks as those of tests/test_figures.py, and what their descriptions say by hand arithmetic."""
 
 import html
-import io
 import re
-from itertools import combinations
 from types import SimpleNamespace
+from typing import ClassVar
 
-import pytest
-from matplotlib import image
-from matplotlib.figure import Figure
-from test_figures import extents
+from pictures import PictureChecks
 
 from lessonlib import figures
 from lessonlib.evaluation import Accuracy
-from lessonlib.figures import Picture, style
+from lessonlib.figures import Picture
 from lessonlib.figures.adapters import by_width, draw_block
 
 WIDTHS = (8, 16, 32, 64, 128, 256)
@@ -56,66 +52,12 @@ PICTURES = {
     "calls": lambda: figures.call_overheads(CALLS),
     "calls that cost nothing": lambda: figures.call_overheads({s: {"adapters": -1.0} for s in SIZES}),
 }
-every_picture = pytest.mark.parametrize("name", PICTURES)
 
 
-@pytest.fixture(scope="module")
-def drawn():
-    """Each picture with the matplotlib figures that were made for it."""
-    made, kept = {}, []
-
-    class Kept(Figure):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            kept.append(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(style, "Figure", Kept)
-        for name, make in PICTURES.items():
-            kept.clear()
-            picture = make()
-            made[name] = (picture, kept[-1:] if name != "slider" else [kept[WIDTHS.index(64)]])
-    return made
-
-
-@every_picture
-def test_the_picture_is_a_png_of_sensible_size_and_not_blank(drawn, name):
-    pixels = image.imread(io.BytesIO(drawn[name][0].png))[..., :3]
-    assert 500 <= pixels.shape[1] <= 1200 and 150 <= pixels.shape[0] <= 800
-    assert 0.01 < (pixels.min(axis=2) < 0.99).mean() < 0.6
-
-
-@every_picture
-def test_the_description_is_a_sentence_with_numbers(drawn, name):
-    alt = drawn[name][0].alt
-    assert len(alt) >= 40 and alt.endswith(".") and re.search(r"\d", alt)
-    assert "nan" not in alt and "\n" not in alt
-
-
-@every_picture
-def test_numbers_written_in_the_picture_are_in_its_description(drawn, name):
-    picture, made = drawn[name]
-    said = set(re.findall(r"\d+(?:\.\d+)?", picture.alt))
-    for figure in made:
-        for ax in figure.axes:
-            written = " ".join(text.get_text() for text in (ax._left_title, *ax.texts))
-            assert set(re.findall(r"\d+(?:\.\d+)?", written)) <= said, written
-
-
-@every_picture
-def test_all_text_lies_inside_the_figure(drawn, name):
-    for figure in drawn[name][1]:
-        for text, box in extents(figure).items():
-            assert box.x0 >= -1 and box.y0 >= -1, text
-            assert box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1, text
-
-
-@every_picture
-def test_no_text_lies_upon_another(drawn, name):
-    for figure in drawn[name][1]:
-        for (one, a), (other, b) in combinations(extents(figure).items(), 2):
-            across, up = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-            assert across <= 2 or up <= 2, (one, other)
+class TestPictures(PictureChecks):
+    pictures = PICTURES
+    width, height = (500, 1200), (150, 800)
+    figure_shown: ClassVar = {"slider": WIDTHS.index(64)}
 
 
 # --- what the descriptions say, from hand arithmetic ------------------------------------------------------------------

@@ -1,19 +1,12 @@
 """The figures of 02: each draws, says in words what it shows, and keeps its text inside and apart."""
 
-import base64
 import html
-import io
-import re
-from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
-from matplotlib import image
-from matplotlib.figure import Figure
+from pictures import PictureChecks
 
 from lessonlib import figures
-from lessonlib.figures import style
 
 SHOTS = (0, 1, 2, 4, 8, 16)
 TOPICS = ["feedback", "delivery", "cancellation", "billing", "question", "refund", "technical", "account"]
@@ -75,86 +68,10 @@ PICTURES = {
     "metric": lambda: figures.metric_and_emergence(P, {k: [p**k for p in P] for k in (1, 5, 20)}),
     "errors": lambda: figures.regression_errors(ERRORS, 2, 0.5),
 }
-every_picture = pytest.mark.parametrize("name", PICTURES)
 
 
-@pytest.fixture(scope="module")
-def drawn():
-    """Each picture with the matplotlib figures that were made for it."""
-    made, kept = {}, []
-
-    class Kept(Figure):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            kept.append(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(style, "Figure", Kept)
-        for name, make in PICTURES.items():
-            kept.clear()
-            made[name] = (make(), list(kept))
-    return made
-
-
-def extents(figure):
-    """Where the texts of the figure stand, tick labels left out."""
-    figure.draw_without_rendering()
-    for ax in figure.axes:
-        labels = (ax.xaxis.label, ax.yaxis.label) if ax.axison else ()
-        for text in (*ax.texts, ax.title, ax._left_title, ax._right_title, *labels):
-            if text.get_visible() and text.get_text().strip():
-                yield text.get_text(), text.get_window_extent()
-
-
-@every_picture
-def test_the_picture_is_a_png_of_sensible_size_and_not_blank(drawn, name):
-    pixels = image.imread(io.BytesIO(drawn[name][0].png))[..., :3]
-    assert 600 <= pixels.shape[1] <= 1200 and 200 <= pixels.shape[0] <= 800
-    assert 0.01 < (pixels.min(axis=2) < 0.99).mean() < 0.6
-
-
-@every_picture
-def test_the_description_is_a_sentence_with_numbers(drawn, name):
-    alt = drawn[name][0].alt
-    assert len(alt) >= 40 and alt.endswith(".") and re.search(r"\d", alt)
-    assert "nan" not in alt and "\n" not in alt
-
-
-@every_picture
-def test_numbers_written_in_the_picture_are_in_its_description(drawn, name):
-    picture, made = drawn[name]
-    said = set(re.findall(r"\d+(?:\.\d+)?", picture.alt))
-    for ax in made[0].axes:
-        written = " ".join(text.get_text() for text in (ax._left_title, *ax.texts)).replace(",", "")
-        assert set(re.findall(r"\d+(?:\.\d+)?", written)) <= said, written
-
-
-@every_picture
-def test_all_text_lies_inside_the_figure(drawn, name):
-    for figure in drawn[name][1]:
-        for text, box in extents(figure):
-            assert box.x0 >= -1 and box.y0 >= -1, text
-            assert box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1, text
-        for ax in figure.axes:  # tick labels as well
-            box = ax.get_tightbbox()
-            assert box.x0 >= -1 and box.y0 >= -1
-            assert box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1
-
-
-@every_picture
-def test_no_text_lies_upon_another(drawn, name):
-    for figure in drawn[name][1]:
-        for (one, a), (other, b) in combinations(extents(figure), 2):
-            width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-            assert width <= 2 or height <= 2, (one, other)
-
-
-@every_picture
-def test_image_and_description_go_together_into_a_notebook(drawn, name):
-    picture = drawn[name][0]
-    data, metadata = picture._repr_mimebundle_()
-    assert base64.b64decode(data["image/png"]) == picture.png
-    assert data["text/plain"] == metadata["image/png"]["alt"] == picture.alt
+class TestPictures(PictureChecks):
+    pictures = PICTURES
 
 
 # --- what the descriptions say, from hand arithmetic ------------------------------------------------------------------

@@ -1,19 +1,13 @@
 """The figures of 03: the same checks as those of tests/test_figures.py, and what their descriptions say by hand arithmetic."""
 
 import html
-import io
 import itertools
 import random
 import re
-from itertools import combinations
 
-import pytest
-from matplotlib import image
-from matplotlib.figure import Figure
-from test_figures import extents
+from pictures import PictureChecks
 
 from lessonlib import figures
-from lessonlib.figures import style
 from lessonlib.figures.prompts import LINES, _excerpt, by_level
 
 FACTORS = {"words": "label words", "order": "order"}
@@ -71,69 +65,11 @@ PICTURES = {
         toggles(values=lambda *_: {"as it is": (0.0, 0.0, 0.07), "calibrated": (1.0, 0.93, 1.0)}).still
     ),
 }
-every_picture = pytest.mark.parametrize("name", PICTURES)
 
 
-@pytest.fixture(scope="module")
-def drawn():
-    """Each picture with the matplotlib figures that were made for it."""
-    made, kept = {}, []
-
-    class Kept(Figure):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            kept.append(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(style, "Figure", Kept)
-        for name, make in PICTURES.items():
-            kept.clear()
-            made[name] = (make(), list(kept))
-    return made
-
-
-@every_picture
-def test_the_picture_is_a_png_of_sensible_size_and_not_blank(drawn, name):
-    pixels = image.imread(io.BytesIO(drawn[name][0].png))[..., :3]
-    assert 500 <= pixels.shape[1] <= 1200 and 150 <= pixels.shape[0] <= 800
-    assert 0.01 < (pixels.min(axis=2) < 0.99).mean() < 0.6
-
-
-@every_picture
-def test_the_description_is_a_sentence_with_numbers(drawn, name):
-    alt = drawn[name][0].alt
-    assert len(alt) >= 40 and alt.endswith(".") and re.search(r"\d", alt)
-    assert "nan" not in alt and "\n" not in alt
-
-
-@every_picture
-def test_numbers_written_in_the_picture_are_in_its_description(drawn, name):
-    picture, made = drawn[name]
-    said = set(re.findall(r"\d+(?:\.\d+)?", picture.alt))
-    for figure in made:
-        for ax in figure.axes:
-            written = " ".join(text.get_text() for text in (ax._left_title, *ax.texts))
-            assert set(re.findall(r"\d+(?:\.\d+)?", written)) <= said, written
-
-
-@every_picture
-def test_all_text_lies_inside_the_figure(drawn, name):
-    for figure in drawn[name][1]:
-        for text, box in extents(figure).items():
-            assert box.x0 >= -1 and box.y0 >= -1, text
-            assert box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1, text
-        for ax in figure.axes:
-            box = ax.get_tightbbox()
-            assert box.x0 >= -1 and box.y0 >= -1
-            assert box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1
-
-
-@every_picture
-def test_no_text_lies_upon_another(drawn, name):
-    for figure in drawn[name][1]:
-        for (one, a), (other, b) in combinations(extents(figure).items(), 2):
-            width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-            assert width <= 2 or height <= 2, (one, other)
+class TestPictures(PictureChecks):
+    pictures = PICTURES
+    width, height = (500, 1200), (150, 800)
 
 
 # --- what the descriptions say, from hand arithmetic ------------------------------------------------------------------

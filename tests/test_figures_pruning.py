@@ -1,19 +1,14 @@
 """The figures of 05's tickets: each draws, says in words what it shows, and keeps its text inside and apart."""
 
-import base64
 import html
-import io
-import re
-from itertools import combinations
+from typing import ClassVar
 
-import pytest
 import torch
-from matplotlib import image
 from matplotlib.figure import Figure
+from pictures import PictureChecks
 
 from lessonlib import digits, figures
 from lessonlib.experiments_pruning import compared_rounds
-from lessonlib.figures import style
 from lessonlib.pruning import full_masks, iterative_magnitude_pruning, snapshot
 
 NETWORK = digits.digit_network(40)
@@ -63,7 +58,6 @@ PICTURES = {
     "slider, dense": lambda: slider(slice(0, 1)).still,
     "slider, sparse": lambda: slider(slice(6, 8)).still,
 }
-every_picture = pytest.mark.parametrize("name", PICTURES)
 
 
 def slider(part=slice(None)):
@@ -71,83 +65,11 @@ def slider(part=slice(None)):
     return figures.sparsity_slider(snapshot(NETWORK), TICKETS[part], curves, "0.weight")
 
 
-@pytest.fixture(scope="module")
-def drawn():
-    """Each picture with the matplotlib figures that were made for it."""
-    made, kept = {}, []
-
-    class Kept(Figure):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            kept.append(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(style, "Figure", Kept)
-        for name, make in PICTURES.items():
-            kept.clear()
-            made[name] = (make(), list(kept))
-    return made
-
-
-def extents(figure):
-    """Where the texts of the figure stand, tick labels left out."""
-    figure.draw_without_rendering()
-    for ax in figure.axes:
-        labels = (ax.xaxis.label, ax.yaxis.label) if ax.axison else ()
-        for text in (*ax.texts, ax.title, ax._left_title, ax._right_title, *labels):
-            if text.get_visible() and text.get_text().strip():
-                yield text.get_text(), text.get_window_extent()
-
-
-@every_picture
-def test_the_picture_is_a_png_of_sensible_size_and_not_blank(drawn, name):
-    pixels = image.imread(io.BytesIO(drawn[name][0].png))[..., :3]
-    assert 600 <= pixels.shape[1] <= 1200 and 100 <= pixels.shape[0] <= 800
-    assert 0.01 < (pixels.min(axis=2) < 0.99).mean() < 0.7
-
-
-@every_picture
-def test_the_description_is_a_sentence_with_numbers(drawn, name):
-    alt = drawn[name][0].alt
-    assert len(alt) >= 40 and alt.endswith(".") and re.search(r"\d", alt)
-    assert "nan" not in alt and "\n" not in alt
-
-
-@every_picture
-def test_numbers_written_in_the_picture_are_in_its_description(drawn, name):
-    picture, made = drawn[name]
-    said = set(re.findall(r"\d+(?:\.\d+)?", picture.alt))
-    for ax in made[0].axes:
-        written = " ".join(text.get_text() for text in (ax._left_title, *ax.texts)).replace(",", "")
-        assert set(re.findall(r"\d+(?:\.\d+)?", written)) <= said, written
-
-
-@every_picture
-def test_all_text_lies_inside_the_figure(drawn, name):
-    for figure in drawn[name][1]:
-        for text, box in extents(figure):
-            assert box.x0 >= -1 and box.y0 >= -1, text
-            assert box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1, text
-        for ax in figure.axes:  # tick labels as well
-            box = ax.get_tightbbox()
-            assert box.x0 >= -1 and box.y0 >= -1
-            assert box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1
-
-
-@every_picture
-def test_no_text_lies_upon_another(drawn, name):
-    for figure in drawn[name][1]:
-        for (one, a), (other, b) in combinations(extents(figure), 2):
-            width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-            assert width <= 2 or height <= 2, (one, other)
-
-
-@every_picture
-def test_image_and_description_go_together_into_a_notebook(drawn, name):
-    picture = drawn[name][0]
-    data, metadata = picture._repr_mimebundle_()
-    assert base64.b64decode(data["image/png"]) == picture.png
-    assert data["text/plain"] == metadata["image/png"]["alt"] == picture.alt
+class TestPictures(PictureChecks):
+    pictures = PICTURES
+    height = (100, 800)
+    most_ink = 0.7
+    figure_shown: ClassVar = {"slider, sparse": 0}
 
 
 # --- what the descriptions say, from hand arithmetic ------------------------------------------------------------------

@@ -1,18 +1,11 @@
 """The figures of 05's second half: the checks of tests/test_figures.py, and descriptions by hand arithmetic."""
 
-import io
 import random
-import re
-from itertools import combinations
 
 import numpy as np
-import pytest
-from matplotlib import image
-from matplotlib.figure import Figure
-from test_figures import extents
+from pictures import PictureChecks
 
 from lessonlib import figures
-from lessonlib.figures import style
 
 SCORES = {10: [0.30, 0.34], 100: [0.70, 0.74], 300: [0.88, 0.90], 3000: [0.95, 0.97]}
 HEADS = {
@@ -40,65 +33,11 @@ PICTURES = {
     "maps": lambda: maps(IMPORTANCE),
     "small maps of opposite tasks": lambda: maps([np.eye(3), 1 - np.eye(3)], -1.0),
 }  # fmt: skip
-every_picture = pytest.mark.parametrize("name", PICTURES)
 
 
-@pytest.fixture(scope="module")
-def drawn():
-    """Each picture with the matplotlib figures that were made for it."""
-    made, kept = {}, []
-
-    class Kept(Figure):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            kept.append(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(style, "Figure", Kept)
-        for name, make in PICTURES.items():
-            kept.clear()
-            made[name] = (make(), list(kept))
-    return made
-
-
-@every_picture
-def test_the_picture_is_a_png_of_sensible_size_and_not_blank(drawn, name):
-    pixels = image.imread(io.BytesIO(drawn[name][0].png))[..., :3]
-    assert 600 <= pixels.shape[1] <= 1200 and 200 <= pixels.shape[0] <= 800
-    assert 4_000 < len(drawn[name][0].png) < 150_000
-    assert 0.01 < (pixels.min(axis=2) < 0.99).mean() < 0.8
-
-
-@every_picture
-def test_the_description_is_a_sentence_with_the_numbers_of_the_picture(drawn, name):
-    picture, made = drawn[name]
-    assert len(picture.alt) >= 40 and picture.alt.endswith(".") and "\n" not in picture.alt
-    said = set(re.findall(r"\d+(?:\.\d+)?", picture.alt))
-    for ax in (ax for figure in made for ax in figure.axes):
-        written = " ".join(text.get_text() for text in (ax._left_title, *ax.texts)).replace(",", "")
-        assert set(re.findall(r"\d+(?:\.\d+)?", written)) <= said, written
-
-
-@every_picture
-def test_all_text_lies_inside_the_figure_and_none_upon_another(drawn, name):
-    for figure in drawn[name][1]:
-        boxes = extents(figure)
-        for text, box in boxes.items():
-            assert box.x0 >= -1 and box.y0 >= -1, text
-            assert box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1, text
-        for (one, a), (other, b) in combinations(boxes.items(), 2):
-            width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-            assert width <= 2 or height <= 2, (one, other)
-        for ax in figure.axes:
-            box = ax.get_tightbbox()
-            assert box.x0 >= -1 and box.y0 >= -1
-            assert box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1
-
-
-@every_picture
-def test_image_and_description_go_together_into_a_notebook(drawn, name):
-    data, metadata = drawn[name][0]._repr_mimebundle_()
-    assert data["text/plain"] == metadata["image/png"]["alt"] == drawn[name][0].alt
+class TestPictures(PictureChecks):
+    pictures = PICTURES
+    most_ink = 0.8
 
 
 # --- what the descriptions say, from hand arithmetic ------------------------------------------------------------------
