@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
-from tiny_models import tiny_model
+from tiny_models import Tokens, tiny_model
 
 from lessonlib import training
 from lessonlib.lora import LoRAError, add_lora, lora_layers
@@ -98,14 +98,6 @@ def test_a_killed_run_resumes_to_the_same_losses(cache, monkeypatch, tiny_tokens
     assert run(16).resumed_at == 0  # another ratio is another run
     again = run(8)
     assert again.resumed_at == 3 and again.losses == whole
-
-
-class Tokens:
-    def __init__(self, ids):
-        self.ids = ids
-
-    def to(self, device):
-        return self
 
 
 class Loss:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from tiny_models import Tokens
 from torch import nn
 
 from lessonlib import hardware
@@ -218,14 +219,6 @@ def test_an_adapter_of_pefts_is_loaded_over_four_bits(base, tiny_tokens, tmp_pat
     theirs.save_pretrained(tmp_path)
     ours = load_lora(base, tmp_path, layer=QLoRALinear)
     close(logits(ours, tiny_tokens), logits(theirs.eval(), tiny_tokens), atol=1e-5, rtol=0)
-
-
-class Tokens:
-    def __init__(self, ids):
-        self.ids = ids
-
-    def to(self, device):
-        return Tokens(self.ids.to(device))
 
 
 def test_fit_trains_with_the_paged_optimizer_where_there_is_one(base, tiny_tokens):

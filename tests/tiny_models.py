@@ -1,4 +1,4 @@
-"""A tiny model of the base model's kind, a tiny tokenizer, and both as a GGUF file."""
+"""A tiny model of the base model's kind, its training, a tiny tokenizer, and both as a GGUF file."""
 
 import lessonlib  # noqa: F401  first of all: whoever imports transformers before it is not offline
 
@@ -9,7 +9,10 @@ import gguf
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from lessonlib.training import fit
 
 WORDS = "billing delivery refund technical account positive negative question feedback late broken parcel thanks A B C D"
 
@@ -25,6 +28,28 @@ def tiny_model(seed: int = 0, **changes) -> LlamaForCausalLM:
     config = LlamaConfig(**(shape | heads | rest | changes))
     torch.manual_seed(seed)
     return LlamaForCausalLM(config).eval()
+
+
+class Tokens:
+    """A batch of token numbers for a tiny model."""
+
+    def __init__(self, ids):
+        self.ids = ids
+
+    def to(self, device):
+        return Tokens(self.ids.to(device))
+
+
+def next_token_loss(model, batch):
+    logits = model(batch.ids).logits[:, :-1]
+    return F.cross_entropy(logits.flatten(0, 1), batch.ids[:, 1:].flatten())
+
+
+def six_steps(model) -> list[float]:
+    """The losses of training a tiny model's free parameters for six steps, on the same random tokens every time."""
+    generator = torch.Generator().manual_seed(1)
+    ids = [torch.randint(0, model.config.vocab_size, (2, 8), generator=generator) for _ in range(6)]
+    return fit(model, list(map(Tokens, ids)), learning_rate=1e-2, loss=next_token_loss).losses
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

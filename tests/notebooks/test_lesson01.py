@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-import nbformat
 import pytest
+from lesson_cells import cells, definition
 
-from lessonlib import notebooks
 from lessonlib.costs import (
     MASTER_WEIGHTS,
     FullFineTuning,
@@ -19,20 +18,10 @@ from lessonlib.exercises import exercises
 EXERCISES = exercises("01")
 
 
-def cells():
-    return nbformat.read(notebooks.paths(["01"])[0], as_version=4).cells
-
-
 def precision(source):
     names = {"dataclass": dataclass}
     exec(source, names)
     return names["Precision"]
-
-
-def definition():
-    return next(
-        c.source for c in cells() if "definition:lessonlib.costs.memory:Precision" in notebooks.tags(c)
-    )
 
 
 def total(Precision):
@@ -41,7 +30,10 @@ def total(Precision):
 
 
 def test_the_notebooks_own_class_plans_what_the_librarys_does():
-    assert total(precision(definition())) == (16, training_memory("gpt2", precision=MASTER_WEIGHTS).total)
+    assert total(precision(definition("01", "Precision"))) == (
+        16,
+        training_memory("gpt2", precision=MASTER_WEIGHTS).total,
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,7 +50,7 @@ def test_the_notebooks_own_class_plans_what_the_librarys_does():
     ],
 )
 def test_an_edit_in_the_notebooks_own_class_changes_the_outcome(line, edited):
-    source = definition()
+    source = definition("01", "Precision")
     assert line in source
     assert total(precision(source.replace(line, edited))) != total(precision(source))
 
@@ -74,6 +66,6 @@ def test_the_exercises_are_what_the_library_computes():
 
 
 def test_the_stored_proof_is_exact_and_within_fifteen_per_cent():
-    said = "\n".join(o.get("text", "") for c in cells() for o in c.get("outputs", []))
+    said = "\n".join(o.get("text", "") for c in cells("01") for o in c.get("outputs", []))
     assert "As expected: all but activations to the byte." in said
     assert "As expected: activations within 15 %." in said

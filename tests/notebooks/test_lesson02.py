@@ -1,13 +1,13 @@
 """What notebook 02 promises beyond what holds for all notebooks."""
 
-import nbformat
 import numpy as np
 import pytest
 import torch
+from lesson_cells import definitions
 from torch import nn
 from torch.nn import functional as F
 
-from lessonlib import corpora, notebooks
+from lessonlib import corpora
 from lessonlib.experiments_in_context import (
     DRAWS,
     FORMS,
@@ -22,13 +22,6 @@ from lessonlib.experiments_in_context import (
 from lessonlib.runs import load_runs, rerun
 from lessonlib.small_transformer import linear_functions, regression_loss
 from lessonlib.training import fit
-
-
-def definitions() -> str:
-    """The cells of the notebook that define the network."""
-    cells = nbformat.read(notebooks.paths(["02"])[0], as_version=4).cells
-    tagged = [c.source for c in cells if any(t.startswith("definition:") for t in notebooks.tags(c))]
-    return "\n\n".join(tagged)
 
 
 def losses(source: str) -> list[float]:
@@ -50,7 +43,7 @@ def losses(source: str) -> list[float]:
     ],
 )
 def test_an_edit_in_the_notebooks_own_network_changes_the_outcome(line, edited):
-    source = definitions()
+    source = definitions("02")
     assert line in source
     before = losses(source)
     assert losses(source) == before

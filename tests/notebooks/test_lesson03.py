@@ -2,13 +2,13 @@
 
 import copy
 
-import nbformat
 import pytest
 import torch
-from torch.nn import functional as F
+from lesson_cells import definition
+from tiny_models import six_steps
 from transformers import DynamicCache  # noqa: F401  the notebook's cells may rely on it
 
-from lessonlib import corpora, notebooks
+from lessonlib import corpora
 from lessonlib import experiments_prompts as room
 from lessonlib.claims import ClaimNotSettled, settle
 from lessonlib.evaluation import Accuracy
@@ -16,29 +16,6 @@ from lessonlib.exercises import exercises
 from lessonlib.prompting import calibrate
 from lessonlib.runs import Run, load_runs, rerun
 from lessonlib.soft_prompts import add_prefix, add_prompt
-from lessonlib.training import fit
-
-
-class Tokens:
-    """A batch of token numbers for a tiny model."""
-
-    def __init__(self, ids):
-        self.ids = ids
-
-    def to(self, device):
-        return Tokens(self.ids.to(device))
-
-
-def next_token_loss(model, batch):
-    logits = model(batch.ids).logits[:, :-1]
-    return F.cross_entropy(logits.flatten(0, 1), batch.ids[:, 1:].flatten())
-
-
-def definition(name):
-    cells = nbformat.read(notebooks.paths(["03"])[0], as_version=4).cells
-    return next(
-        cell.source for cell in cells if f"definition:lessonlib.soft_prompts:{name}" in notebooks.tags(cell)
-    )
 
 
 def losses(source, name, add, model):
@@ -47,11 +24,7 @@ def losses(source, name, add, model):
     exec(source, names)
     torch.manual_seed(0)
     add(model, 3, [5, 6, 7], module=names[name])
-    generator = torch.Generator().manual_seed(1)
-    batches = [
-        Tokens(torch.randint(0, model.config.vocab_size, (2, 8), generator=generator)) for _ in range(6)
-    ]
-    return fit(model, batches, learning_rate=1e-2, loss=next_token_loss).losses
+    return six_steps(model)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +37,7 @@ def losses(source, name, add, model):
     ],
 )
 def test_an_edit_in_the_notebooks_own_class_changes_the_outcome(name, add, line, edited, tiny):
-    source = definition(name)
+    source = definition("03", name)
     assert line in source
     before = losses(source, name, add, copy.deepcopy(tiny))
     assert losses(source, name, add, copy.deepcopy(tiny)) == before

@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
-import nbformat
 import pytest
 import torch
+from lesson_cells import definition
 
-from lessonlib import notebooks, small_transformer
+from lessonlib import small_transformer
 from lessonlib.experiments_reasoning import (
     KINDS,
     PROPOSERS,
@@ -23,15 +23,9 @@ from lessonlib.small_transformer import arithmetician, chained_arithmetic
 from lessonlib.training import fit
 
 
-def definition(name: str) -> str:
-    """The notebook's cell that defines `name`."""
-    cells = nbformat.read(notebooks.paths(["04"])[0], as_version=4).cells
-    return next(cell.source for cell in cells if any(t.endswith(f":{name}") for t in notebooks.tags(cell)))
-
-
 def defined(name: str, *edit: str) -> Callable:
     """What the cell defines, after an edit of one line, with the names that the notebook has there."""
-    source = definition(name)
+    source = definition("04", name)
     if edit:
         assert edit[0] in source
         source = source.replace(*edit)

@@ -1,12 +1,12 @@
 """What notebook 05 promises beyond what holds for all notebooks."""
 
-import nbformat
 import numpy as np
 import pytest
 import torch
+from lesson_cells import definitions
 from torch import nn
 
-from lessonlib import digits, notebooks, pruning
+from lessonlib import digits, pruning
 from lessonlib.experiments_pruning import (
     HIGH_RATE,
     NINETY,
@@ -37,17 +37,6 @@ LOTTERY = [
 ]
 
 
-def definitions() -> str:
-    """The cells of the notebook that choose what goes and make a round."""
-    cells = nbformat.read(notebooks.paths(["05"])[0], as_version=4).cells
-    tagged = [
-        c.source
-        for c in cells
-        if any(t.startswith("definition:lessonlib.pruning") for t in notebooks.tags(c))
-    ]
-    return "\n\n".join(tagged)
-
-
 def tickets(source: str):
     """Three rounds by the round that the notebook's cells define."""
     names = {"torch": torch, "nn": nn, "magnitudes": magnitudes, "rewind": pruning.rewind}
@@ -72,7 +61,7 @@ def tickets(source: str):
     ],
 )
 def test_an_edit_in_the_notebooks_own_round_changes_the_outcome(line, edited):
-    source = definitions()
+    source = definitions("05", "lessonlib.pruning")
     assert line in source
 
     def outcome(text):

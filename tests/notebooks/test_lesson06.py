@@ -2,42 +2,19 @@
 
 import copy
 
-import nbformat
 import pytest
 import torch
+from lesson_cells import cells, definition
+from tiny_models import six_steps
 from torch import nn
 from torch.nn import functional as F
 
-from lessonlib import corpora, notebooks
+from lessonlib import corpora
 from lessonlib import experiments_adapters as room
 from lessonlib.adapters import add_adapters, around
 from lessonlib.claims import ClaimNotSettled, settle
 from lessonlib.exercises import exercises
 from lessonlib.runs import load_runs, rerun
-from lessonlib.training import fit
-
-
-class Tokens:
-    """A batch of token numbers for a tiny model."""
-
-    def __init__(self, ids):
-        self.ids = ids
-
-    def to(self, device):
-        return Tokens(self.ids.to(device))
-
-
-def next_token_loss(model, batch):
-    logits = model(batch.ids).logits[:, :-1]
-    return F.cross_entropy(logits.flatten(0, 1), batch.ids[:, 1:].flatten())
-
-
-def cells():
-    return nbformat.read(notebooks.paths(["06"])[0], as_version=4).cells
-
-
-def definition():
-    return next(c.source for c in cells() if "definition:lessonlib.adapters:Bottleneck" in notebooks.tags(c))
 
 
 def losses(source, model):
@@ -46,11 +23,7 @@ def losses(source, model):
     exec(source, names)
     torch.manual_seed(0)
     add_adapters(model, m=4, module=names["Bottleneck"])
-    generator = torch.Generator().manual_seed(1)
-    batches = [
-        Tokens(torch.randint(0, model.config.vocab_size, (2, 8), generator=generator)) for _ in range(6)
-    ]
-    return fit(model, batches, learning_rate=1e-2, loss=next_token_loss).losses
+    return six_steps(model)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +35,7 @@ def losses(source, model):
     ],
 )
 def test_an_edit_in_the_notebooks_own_class_changes_the_outcome(line, edited, tiny):
-    source = definition()
+    source = definition("06", "Bottleneck")
     assert line in source
     before = losses(source, copy.deepcopy(tiny))
     assert losses(source, copy.deepcopy(tiny)) == before
@@ -70,7 +43,7 @@ def test_an_edit_in_the_notebooks_own_class_changes_the_outcome(line, edited, ti
 
 
 def test_every_adapter_that_the_notebook_adds_is_its_own_class():
-    code = "\n".join(cell.source for cell in cells() if cell.cell_type == "code")
+    code = "\n".join(cell.source for cell in cells("06") if cell.cell_type == "code")
     calls = [line for line in code.splitlines() if "add_adapters(" in line or "read_adapters(" in line]
     assert len(calls) >= 6 and all("module=" in line for line in calls)
 

@@ -3,36 +3,12 @@
 import copy
 import math
 
-import nbformat
 import pytest
 import torch
-from torch.nn import functional as F
+from lesson_cells import definition
+from tiny_models import six_steps
 
-from lessonlib import notebooks
 from lessonlib.lora import add_lora
-from lessonlib.training import fit
-
-
-class Tokens:
-    """A batch of token numbers for a tiny model."""
-
-    def __init__(self, ids):
-        self.ids = ids
-
-    def to(self, device):
-        return Tokens(self.ids.to(device))
-
-
-def next_token_loss(model, batch):
-    logits = model(batch.ids).logits[:, :-1]
-    return F.cross_entropy(logits.flatten(0, 1), batch.ids[:, 1:].flatten())
-
-
-def definition():
-    cells = nbformat.read(notebooks.paths(["07"])[0], as_version=4).cells
-    return next(
-        cell.source for cell in cells if "definition:lessonlib.lora:LoRALinear" in notebooks.tags(cell)
-    )
 
 
 def losses(source, model):
@@ -41,11 +17,7 @@ def losses(source, model):
     exec(source, names)
     torch.manual_seed(0)
     add_lora(model, ["q_proj", "v_proj"], r=2, alpha=4, layer=names["LoRALinear"])
-    generator = torch.Generator().manual_seed(1)
-    batches = [
-        Tokens(torch.randint(0, model.config.vocab_size, (2, 8), generator=generator)) for _ in range(6)
-    ]
-    return fit(model, batches, learning_rate=1e-2, loss=next_token_loss).losses
+    return six_steps(model)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +29,7 @@ def losses(source, model):
     ],
 )
 def test_an_edit_in_the_notebooks_own_class_changes_the_outcome(line, edited, tiny):
-    source = definition()
+    source = definition("07", "LoRALinear")
     assert line in source
     before = losses(source, copy.deepcopy(tiny))
     assert losses(source, copy.deepcopy(tiny)) == before
