@@ -5,13 +5,11 @@ import math
 from numbers import Real
 
 from . import Exercise, NotYet
+from .answers import answered
 
 
 def _number(value) -> float:
-    if value is None:
-        raise NotYet("nothing comes back; does the function end in a return?")
-    if value is ...:
-        raise NotYet("nothing is filled in yet; the function gives back ...")
+    value = answered(value)
     if not isinstance(value, Real) or isinstance(value, bool):
         raise NotYet(f"a {type(value).__name__} comes back where a number is asked for")
     return value

@@ -1,28 +1,11 @@
 """The exercises of 02 In-context learning."""
 
 import math
-from numbers import Real
 
 import torch
 
 from . import Exercise, NotYet
-
-
-def _given(value):
-    if value is None:
-        raise NotYet("nothing comes back; does the function end in a return?")
-    if value is ...:
-        raise NotYet("nothing is filled in yet; the function gives back ...")
-    return value
-
-
-def _number(value) -> float:
-    value = _given(value)
-    if isinstance(value, torch.Tensor) and value.numel() == 1:
-        return value.item()
-    if not isinstance(value, Real) or isinstance(value, bool):
-        raise NotYet(f"a {type(value).__name__} comes back where a number is asked for")
-    return float(value)
+from .answers import answered, number
 
 
 def _same(a: float, b: float, tolerance: float = 1e-5) -> bool:
@@ -37,7 +20,7 @@ _SECOND = "Message: Charged twice!\nCategory: billing\n\n"
 
 
 def _verify_prompt(answer):
-    ours = _given(answer(_EXAMPLES, "Where is it?"))
+    ours = answered(answer(_EXAMPLES, "Where is it?"))
     if not isinstance(ours, str):
         raise NotYet(f"a {type(ours).__name__} comes back; the prompt is one string")
     for words in ("It is late.", "Charged twice!", "Where is it?"):
@@ -112,7 +95,7 @@ def _verify_score(answer):
     log_probs = torch.randn(7, 11).log_softmax(-1)
     ids = torch.tensor([4, 9, 1, 7, 3, 10, 2])  # five of the context, two of the label
     right = (log_probs[4, 10] + log_probs[5, 2]).item()
-    ours = _number(answer(log_probs.clone(), ids.clone(), 5))
+    ours = number(answer(log_probs.clone(), ids.clone(), 5))
     if _same(ours, (log_probs[5, 10] + log_probs[6, 2]).item()):
         raise NotYet(
             "you read row t for token t; row t is what the model expects behind token t, so read row t - 1"
@@ -135,7 +118,7 @@ def _verify_score(answer):
             f"for a context of 5 tokens and a label of two you get {ours:.3f}; it should be log_probs[4, ids[5]] + "
             f"log_probs[5, ids[6]] = {right:.3f}"
         )
-    if not _same(_number(answer(log_probs, ids, 6)), log_probs[5, 2].item()):
+    if not _same(number(answer(log_probs, ids, 6)), log_probs[5, 2].item()):
         raise NotYet(
             "right for a label of two tokens, not for one; use `begin`, not a fixed number of tokens"
         )
@@ -174,7 +157,7 @@ SCORE = Exercise(
 
 
 def _verify_exact(answer):
-    ours = _number(answer(0.9, 10))
+    ours = number(answer(0.9, 10))
     if _same(ours, 9.0):
         raise NotYet(
             "0.9 × 10 is the number of right tokens to expect; exact match asks that all ten be right"
@@ -189,7 +172,7 @@ def _verify_exact(answer):
         raise NotYet(
             f"for p = 0.9 and ten tokens you get {ours:.4f}; ten independent events are all true with 0.9 ** 10"
         )
-    if not _same(_number(answer(0.5, 2)), 0.25):
+    if not _same(number(answer(0.5, 2)), 0.25):
         raise NotYet("right for ten tokens, not for two; use the length that is given")
 
 
@@ -227,10 +210,10 @@ def _verify_ridge(answer):
     def value(matrix):
         return (x @ torch.linalg.solve(matrix, X.T @ y)).item()
 
-    given = _given(answer(X.clone(), y.clone(), x.clone(), 2.0))
+    given = answered(answer(X.clone(), y.clone(), x.clone(), 2.0))
     if isinstance(given, torch.Tensor) and given.numel() == 3:
         raise NotYet("w comes back; give back its value at x, the product w x")
-    ours = _number(given)
+    ours = number(given)
     if _same(ours, value(X.T @ X), 1e-4):
         raise NotYet("that is least squares; the penalty is left out. It is added to the diagonal of X.T @ X")
     if _same(ours, value(X.T @ X + 2.0), 1e-4):
@@ -243,7 +226,7 @@ def _verify_ridge(answer):
         raise NotYet("the penalty is squared; it is a variance already")
     if not _same(ours, value(X.T @ X + 2.0 * eye), 1e-4):
         raise NotYet(f"you get {ours:.4f}; (X'X + 2 I)^-1 X'y at x is {value(X.T @ X + 2.0 * eye):.4f}")
-    if not torch.isfinite(torch.tensor(_number(answer(X[:1], y[:1], x, 0.5)))):
+    if not torch.isfinite(torch.tensor(number(answer(X[:1], y[:1], x, 0.5)))):
         raise NotYet("right for six examples, but with one, fewer than variables, no number comes out")
 
 

@@ -1,33 +1,16 @@
 """The exercises of 05 Lottery tickets."""
 
 import math
-from numbers import Real
 
 import torch
 from torch.nn import functional as F
 
 from . import Exercise, NotYet
-
-
-def _given(value):
-    if value is None:
-        raise NotYet("nothing comes back; does the function end in a return?")
-    if value is ...:
-        raise NotYet("nothing is filled in yet; the function gives back ...")
-    return value
-
-
-def _number(value) -> float:
-    value = _given(value)
-    if isinstance(value, torch.Tensor) and value.numel() == 1:
-        return value.item()
-    if not isinstance(value, Real) or isinstance(value, bool):
-        raise NotYet(f"a {type(value).__name__} comes back where a number is asked for")
-    return float(value)
+from .answers import answered, number
 
 
 def _mask(value, shape) -> torch.Tensor:
-    value = _given(value)
+    value = answered(value)
     if not isinstance(value, torch.Tensor):
         raise NotYet(f"a {type(value).__name__} comes back; a mask is a tensor")
     if value.shape != shape:
@@ -179,7 +162,7 @@ HELD = Exercise(
 
 
 def _verify_rounds(answer):
-    ours = _number(answer(0.2, 0.9))
+    ours = number(answer(0.2, 0.9))
     if ours in (4, 4.5, 5):
         raise NotYet(
             f"you get {ours:g}: the shares do not add up, since each round takes its share of what is left, which gets less"
@@ -190,7 +173,7 @@ def _verify_rounds(answer):
         raise NotYet(f"you get {ours:.2f}; rounds are whole, so round up")
     if ours != 11:
         raise NotYet(f"for a fifth each round and 90 % you get {ours:g}; 0.8 ** n falls below 0.1 at n = 11")
-    if (found := _number(answer(0.5, 0.9))) != 4:
+    if (found := number(answer(0.5, 0.9))) != 4:
         raise NotYet(
             f"right for a fifth; with a half each round you get {found:g}, and 1/16 < 0.1 < 1/8 means 4"
         )
@@ -276,7 +259,7 @@ RANDOM = Exercise(
 
 
 def _verify_bytes(answer):
-    ours = _number(answer(43_000, 4_300))
+    ours = number(answer(43_000, 4_300))
     if math.isclose(ours, 4 * 4_300):
         raise NotYet("those are the values alone; whoever reads them has to know where they belong")
     if math.isclose(ours, 43_000 + 4 * 4_300):
@@ -295,7 +278,7 @@ def _verify_bytes(answer):
             f"for 43,000 weights with 4,300 left you get {ours:,.0f}; 43,000 bits and 4,300 numbers of four bytes are "
             f"{43_000 / 8 + 4 * 4_300:,.0f}"
         )
-    if not math.isclose(_number(answer(1_600, 0)), 200, abs_tol=1):
+    if not math.isclose(number(answer(1_600, 0)), 200, abs_tol=1):
         raise NotYet("right for that network; with nothing left the bits remain, 200 bytes for 1,600 weights")
 
 

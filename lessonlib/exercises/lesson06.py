@@ -7,24 +7,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from . import Exercise, NotYet
-
-
-def _given(value):
-    if value is None or value is ...:
-        raise NotYet("nothing comes back; does the function end in a return?")
-    return value
-
-
-def _close(a, b, tolerance=1e-4) -> bool:
-    return (
-        isinstance(a, torch.Tensor)
-        and a.shape == b.shape
-        and torch.allclose(a.float(), b.float(), atol=tolerance)
-    )
+from .answers import answered, close
 
 
 def _tensor(value, shape: tuple[int, ...], what: str) -> torch.Tensor:
-    value = _given(value)
+    value = answered(value)
     if not isinstance(value, torch.Tensor) or value.shape != shape:
         raise NotYet(f"{what} should have the shape {shape}; yours is {getattr(value, 'shape', value)}")
     return value
@@ -34,7 +21,7 @@ def _tensor(value, shape: tuple[int, ...], what: str) -> torch.Tensor:
 
 
 def _verify_count(answer):
-    ours = _given(answer(1024, 64))
+    ours = answered(answer(1024, 64))
     if not isinstance(ours, Real) or isinstance(ours, bool):
         raise NotYet(f"a {type(ours).__name__} comes back; a count is a number")
     d, m = 1024, 64
@@ -95,23 +82,23 @@ def _verify_bottleneck(answer):
             )
     narrow = x @ down.T + b_down
     right = x + F.gelu(narrow) @ up.T + b_up
-    if _close(ours, right - x):
+    if close(ours, right - x):
         raise NotYet(
             "the detour is right, x itself is lost on the way: with up at zero the model would hear nothing"
         )
-    if _close(ours, x + narrow @ up.T + b_up):
+    if close(ours, x + narrow @ up.T + b_up):
         raise NotYet("nothing stands between the two matrices; put F.gelu where it is narrow")
-    if _close(ours, x + F.gelu(narrow @ up.T + b_up)):
+    if close(ours, x + F.gelu(narrow @ up.T + b_up)):
         raise NotYet("F.gelu stands behind the way up; it belongs in the middle, where it is narrow")
-    if _close(ours, F.gelu(right)):
+    if close(ours, F.gelu(right)):
         raise NotYet("F.gelu bends x as well; only the detour goes through it")
-    if any(_close(ours, right - b) for b in (b_up, b_up + b_down @ up.T)) or _close(
+    if any(close(ours, right - b) for b in (b_up, b_up + b_down @ up.T)) or close(
         ours, x + F.gelu(x @ down.T) @ up.T
     ):
         raise NotYet("a bias is missing: b_down is added before F.gelu, b_up behind the way up")
-    if _close(ours, x + F.relu(narrow) @ up.T + b_up):
+    if close(ours, x + F.relu(narrow) @ up.T + b_up):
         raise NotYet("a fine adapter, with ReLU; for the course's numbers take F.gelu")
-    if not _close(ours, right):
+    if not close(ours, right):
         raise NotYet(
             "the numbers differ; it should be x + F.gelu(x down' + b_down) up' + b_up, with ' for .T"
         )
@@ -157,23 +144,23 @@ def _adapter(x):
 def _verify_place(answer):
     h = torch.tensor([[0.3, -0.7, 1.1], [0.9, 0.2, -0.4]])
     ours = _tensor(answer(h.clone(), _sublayer, _adapter), (2, 3), "the result")
-    if _close(ours, h + _sublayer(h)):
+    if close(ours, h + _sublayer(h)):
         raise NotYet("the adapter is not called at all")
-    if _close(ours, _adapter(h + _sublayer(h))):
+    if close(ours, _adapter(h + _sublayer(h))):
         raise NotYet(
             "the adapter stands behind the residual sum, where it bends the main road; Houlsby's stands before it"
         )
-    if _close(ours, h + _sublayer(_adapter(h))):
+    if close(ours, h + _sublayer(_adapter(h))):
         raise NotYet("the adapter stands before the sublayer; it belongs behind it")
-    if _close(ours, h + _sublayer(h) + _adapter(h)):
+    if close(ours, h + _sublayer(h) + _adapter(h)):
         raise NotYet(
             "the adapter stands beside the sublayer and reads h; it should read what the sublayer gives"
         )
-    if _close(ours, _adapter(_sublayer(h))):
+    if close(ours, _adapter(_sublayer(h))):
         raise NotYet("the residual sum is lost; h has to be added")
-    if _close(ours, h + _sublayer(h) + _adapter(_sublayer(h))):
+    if close(ours, h + _sublayer(h) + _adapter(_sublayer(h))):
         raise NotYet("the sublayer is added twice; the adapter hands it on already, x plus its detour")
-    if not _close(ours, h + _adapter(_sublayer(h))):
+    if not close(ours, h + _adapter(_sublayer(h))):
         raise NotYet("the numbers differ; sublayer first, then the adapter, and h is added last")
 
 
@@ -208,7 +195,7 @@ def _verify_fold(answer):
     sizes = ((5, 7), (5,), (2, 5), (2,), (5, 2), (5,))
     given = W, b, down, b_down, up, b_up = [torch.randn(s, generator=generator) for s in sizes]
     copies = [tensor.clone() for tensor in given]
-    out = _given(answer(*copies))
+    out = answered(answer(*copies))
     if not isinstance(out, tuple | list) or len(out) != 2:
         raise NotYet("give back two things: the new weight and the new bias")
     if not all(torch.equal(before, after) for before, after in zip(given, copies)):
@@ -216,21 +203,21 @@ def _verify_fold(answer):
     weight, bias = _tensor(out[0], (5, 7), "the new weight"), _tensor(out[1], (5,), "the new bias")
     detour = up @ down
     right, right_bias = W + detour @ W, b + up @ (down @ b + b_down) + b_up
-    if _close(weight, detour @ W):
+    if close(weight, detour @ W):
         raise NotYet("the residual is missing in the weight: x plus the detour is W plus up down W")
-    if not _close(weight, right):
+    if not close(weight, right):
         raise NotYet(
             "the weight differs; y = W x goes in and y + up down y comes out. What stands in front of x?"
         )
-    if _close(bias, b):
+    if close(bias, b):
         raise NotYet(
             "the weight is right; the bias is still the old one, but b goes through the detour as well"
         )
-    if _close(bias, b + b_up) or _close(bias, b + up @ b_down + b_up):
+    if close(bias, b + b_up) or close(bias, b + up @ b_down + b_up):
         raise NotYet("the weight is right; in the bias b itself has to go through up and down too")
-    if _close(bias, right_bias - b_up) or _close(bias, b + detour @ b):
+    if close(bias, right_bias - b_up) or close(bias, b + detour @ b):
         raise NotYet("the weight is right; the adapter's own biases are missing in the new bias")
-    if not _close(bias, right_bias):
+    if not close(bias, right_bias):
         raise NotYet("the weight is right, the bias differs; put x = 0 in: y = b goes through the adapter")
 
 
@@ -291,7 +278,7 @@ def _verify_swap(answer):
         raise NotYet(
             "a copy stands there; training it would not reach the task's own adapter. Hand over the module"
         )
-    back = _given(back)
+    back = answered(back)
     if not isinstance(back, dict) or back.keys() != first.keys():
         raise NotYet("give back what stood there, a dictionary by the same names, or the task before is lost")
     if any(back[name] is second[name] for name in places):

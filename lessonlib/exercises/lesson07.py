@@ -4,20 +4,13 @@ import torch
 from torch import nn
 
 from . import Exercise, NotYet
+from .answers import close
 
 
 def _number(value, what: str) -> float:
     if value is None or value is ...:
         raise NotYet(f"{what} gives nothing back; does it end in a return?")
     return value
-
-
-def _close(a, b, tolerance=1e-4) -> bool:
-    return (
-        isinstance(a, torch.Tensor)
-        and a.shape == b.shape
-        and torch.allclose(a.float(), b.float(), atol=tolerance)
-    )
 
 
 # --- 07.1 ------------------------------------------------------------------------------------------------------------
@@ -130,21 +123,21 @@ def _verify_forward(answer):
         raise NotYet(
             f"h should have the shape (5, 4): one row of d_out numbers a text; yours is {getattr(h, 'shape', h)}"
         )
-    if _close(h, base):
+    if close(h, base):
         raise NotYet("only W x is there; the update B A x is missing")
-    if _close(h, base + update):
+    if close(h, base + update):
         raise NotYet("the update is not scaled; multiply it by alpha / r")
-    if _close(h, base + 7.0 * update):
+    if close(h, base + 7.0 * update):
         raise NotYet(
             "you scale by alpha; the paper scales by alpha / r, so that r can change without a new alpha"
         )
-    if _close(h, base + 3.0 * update):
+    if close(h, base + 3.0 * update):
         raise NotYet("7 // 2 is 3: // drops what is behind the point, divide with /")
-    if _close(h, 3.5 * (base + update)):
+    if close(h, 3.5 * (base + update)):
         raise NotYet("alpha / r belongs to the update alone, W x stays as it is")
-    if _close(h, 3.5 * update):
+    if close(h, 3.5 * update):
         raise NotYet("the frozen W x is missing; the update comes on top of it")
-    if not _close(h, base + 3.5 * update):
+    if not close(h, base + 3.5 * update):
         raise NotYet(
             "the numbers differ from W x + (alpha / r) B A x; what is r here? It is the number of A's rows"
         )
@@ -274,17 +267,17 @@ def _verify_truncate(answer):
     U, S, Vh = torch.linalg.svd(full)
     best = (U[:, :2] * S[:2]) @ Vh[:2]
     ours = small_B @ small_A
-    if _close(ours, B[:, :2] @ A[:2]):
+    if close(ours, B[:, :2] @ A[:2]):
         raise NotYet(
             "you kept the first rows of A and columns of B; they are in no order. Which two directions are largest?"
         )
-    if _close(ours, U[:, :2] @ Vh[:2]):
+    if close(ours, U[:, :2] @ Vh[:2]):
         raise NotYet("the directions are right, the singular values are left out; multiply them into A or B")
-    if _close(ours, (U[:, :2] * S[:2] ** 2) @ Vh[:2], 1e-2):
+    if close(ours, (U[:, :2] * S[:2] ** 2) @ Vh[:2], 1e-2):
         raise NotYet(
             "the singular values went into both A and B; put them into one, or their square roots into each"
         )
-    if not _close(ours, best, 1e-3):
+    if not close(ours, best, 1e-3):
         lost, least = (full - ours).norm() / full.norm(), (full - best).norm() / full.norm()
         raise NotYet(
             f"your rank-2 update misses {lost:.0%} of B A, the best one misses {least:.0%}; take it from the SVD"

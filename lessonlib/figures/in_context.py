@@ -5,23 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from .style import BLUE, GREY, INK, SKY, VERMILION, YELLOW, Picture
+from .style import BLUE, GREY, INK, LOOKS, SKY, VERMILION, Picture, apart, listed
 
-LOOKS = tuple(zip((BLUE, VERMILION, GREY, YELLOW), ("o-", "s--", "^:", "D-.")))
 PALE = "#DCEBF5"
-
-
-def _listed(items: Sequence[str]) -> str:
-    return ", ".join(items)
-
-
-def _apart(heights: Sequence[float], gap: float) -> list[float]:
-    """The heights, moved up where they are nearer than `gap`, so that names beside line ends do not meet."""
-    moved, lowest = list(heights), -np.inf
-    for i in np.argsort(heights, kind="stable"):
-        moved[i] = lowest = max(heights[i], lowest)
-        lowest += gap
-    return moved
 
 
 # --- small tasks by number of examples -------------------------------------------------------------------------------
@@ -30,7 +16,7 @@ def _apart(heights: Sequence[float], gap: float) -> list[float]:
 def draw_tasks(ax, right: dict[str, dict[int, float]], n: int) -> str:
     """Right answers of n by number of examples, a line a task."""
     shots = list(next(iter(right.values())))
-    ends = _apart([counts[shots[-1]] for counts in right.values()], 0.07 * n)
+    ends = apart([counts[shots[-1]] for counts in right.values()], 0.07 * n)
     for (task, counts), (colour, mark), end in zip(right.items(), LOOKS, ends):
         ax.plot(range(len(shots)), list(counts.values()), mark, color=colour)
         ax.text(len(shots) - 0.9, end, task, color=colour, va="center")
@@ -38,7 +24,7 @@ def draw_tasks(ax, right: dict[str, dict[int, float]], n: int) -> str:
     ax.set(xlabel="examples in the prompt", ylabel=f"right of {n}", ylim=(-0.6, 1.12 * n))
     ax.set_xlim(-0.2, len(shots) - 0.7 + 0.085 * max(map(len, right)))
     ax.set_title("Same words, same weights: the examples say what is asked")
-    said = [f"{task} {_listed([f'{right} at {k}' for k, right in c.items()])}" for task, c in right.items()]
+    said = [f"{task} {listed([f'{right} at {k}' for k, right in c.items()])}" for task, c in right.items()]
     return f"Right answers of {n} by the number of examples: {'; '.join(said)}."
 
 
@@ -69,7 +55,7 @@ def draw_shots(ax, groups: dict[int, Sequence[float]], chance: float, chosen: in
     ax.set(xlabel="examples in the prompt", ylabel="test accuracy, %", ylim=(0, max(top, 40)))
     first, last = min(groups), max(groups)
     ax.set_title(f"{means[0]:.0f} % with {first} examples, {means[-1]:.0f} % with {last}")
-    said = _listed([f"{m:.0f} with {k}" for k, m in zip(groups, means)])
+    said = listed([f"{m:.0f} with {k}" for k, m in zip(groups, means)])
     most = max(map(len, groups.values()))
     return (
         f"Test accuracy in per cent by the number of examples, means over up to {most} draws: {said}; chance is "
@@ -105,7 +91,7 @@ def draw_growing_prompt(
     mean = 100 * np.mean(groups[len(shown)])
     right.set_title(f"{mean:.0f} % measured")
     return (
-        f"A prompt of {tokens} tokens with {len(shown)} examples ({_listed(shown) or 'none'}), beside the accuracy "
+        f"A prompt of {tokens} tokens with {len(shown)} examples ({listed(shown) or 'none'}), beside the accuracy "
         f"measured with as many, {mean:.0f} per cent. {alt}"
     )
 
@@ -140,7 +126,7 @@ def draw_pairs(ax, pairs: dict[str, Sequence[float]], chance: float) -> str:
     ax.set_xticks([0, 1], [one, other])
     ax.set(xlim=(-0.5, 1.5), ylim=(0, None), ylabel="test accuracy, %")
     ax.set_title(f"{one} {means[0]:.0f} %, {other} {means[1]:.0f} %")
-    each = _listed([f"{100 * a:.0f} and {100 * b:.0f}" for a, b in zip(first, second)])
+    each = listed([f"{100 * a:.0f} and {100 * b:.0f}" for a, b in zip(first, second)])
     return (
         f"Accuracy in per cent with {one} and with {other}, {len(first)} draws: {each}; means {means[0]:.0f} and "
         f"{means[1]:.0f}."
@@ -170,7 +156,7 @@ def draw_attention(ax, shares: np.ndarray, parts: Sequence[str]) -> str:
         )
     top = int(np.argmax(means))
     ax.set_title(f"The last token looks most at: {parts[top]}")
-    said = _listed([f"{part} {mean:.0f}" for part, mean in zip(parts, means)])
+    said = listed([f"{part} {mean:.0f}" for part, mean in zip(parts, means)])
     return (
         f"A grid of {len(shares)} layers by {len(parts)} parts of the prompt, darker where the last token's attention "
         f"goes. Means over layers in per cent: {said}."
@@ -191,18 +177,18 @@ def draw_scale(axes, sizes: dict[str, float], averages: dict, gains: dict) -> st
     for ax, lines, title in zip(
         axes, (averages, gains), ("No jump in the averages", "The gain hangs on two tasks")
     ):
-        ends = _apart([values[-1] for values in lines.values()], 0.07 * _span(lines))
+        ends = apart([values[-1] for values in lines.values()], 0.07 * _span(lines))
         for (name, values), (colour, mark), end in zip(lines.items(), LOOKS, ends):
             ax.plot(range(len(sizes)), values, mark, color=colour)
             ax.text(len(sizes) - 0.75, end, name, color=colour, va="center", fontsize=10)
-            said.append(f"{name} {_listed([f'{value:.1f}' for value in values])}")
+            said.append(f"{name} {listed([f'{value:.1f}' for value in values])}")
         ax.set_xticks(range(len(sizes)), list(sizes), rotation=45, ha="right", fontsize=9)
         ax.set(xlabel="model", xlim=(-0.3, len(sizes) - 0.5 + 0.25 * max(map(len, lines))))
         ax.set_title(title)
     axes[0].set(ylabel="SuperGLUE, dev set")
     axes[1].set(ylabel="few-shot minus zero-shot, points")
     axes[1].axhline(0, color=INK, linewidth=0.8)
-    return f"Published results by model size, {_listed(list(sizes))}: {'; '.join(said)}."
+    return f"Published results by model size, {listed(list(sizes))}: {'; '.join(said)}."
 
 
 def _span(lines: dict) -> float:
@@ -245,7 +231,7 @@ def draw_errors(ax, errors: dict[str, Sequence[float]], d: int, noise: float) ->
     said, last = [], len(next(iter(errors.values()))) - 1
     for (name, values), (colour, mark) in zip(errors.items(), LOOKS):
         ax.plot(range(len(values)), values, mark, color=colour, label=name)
-        said.append(f"{name} {_listed([f'{value:.2f}' for value in values])}")
+        said.append(f"{name} {listed([f'{value:.2f}' for value in values])}")
     ax.axhline(noise**2, color=INK, linewidth=0.8, linestyle=":")
     ax.set(xlabel=f"examples seen (d = {d})", ylabel="mean squared error (log scale)", yscale="log")
     ax.set_xticks(range(last + 1))

@@ -6,9 +6,8 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 
 from ..experiments_pruning import mean_interval
-from .style import BLUE, GREY, INK, VERMILION, YELLOW, Picture
+from .style import BLUE, INK, LOOKS, VERMILION, Picture, apart
 
-LOOKS = tuple(zip((BLUE, VERMILION, GREY, YELLOW), ("o-", "s--", "^:", "D-.")))
 TICKS = (0, 50, 80, 90, 95, 98, 99)
 PRUNED = "#E9E9E9"
 # Negative weights blue, positive ones vermilion, small ones pale.
@@ -37,15 +36,6 @@ def signals(images) -> Picture:
 
 
 # --- accuracy by sparsity ----------------------------------------------------------------------------------------------
-
-
-def _apart(heights: Sequence[float], gap: float) -> list[float]:
-    """The heights, moved up where they are nearer than `gap`, so that names beside line ends do not meet."""
-    moved, lowest = list(heights), -np.inf
-    for i in np.argsort(heights, kind="stable"):
-        moved[i] = lowest = max(heights[i], lowest)
-        lowest += gap
-    return moved
 
 
 def _sparsity_axis(ax, sparsity: Sequence[float]) -> np.ndarray:
@@ -93,7 +83,7 @@ def _mean_and_band(seeds: Sequence[Sequence[float]]) -> np.ndarray:
 
 def _name_the_ends(ax, place: float, ends: Mapping[str, float]) -> None:
     floor, top = ax.get_ylim()
-    for name, height, (colour, _) in zip(ends, _apart(list(ends.values()), 0.075 * (top - floor)), LOOKS):
+    for name, height, (colour, _) in zip(ends, apart(list(ends.values()), 0.075 * (top - floor)), LOOKS):
         ax.annotate(name, (place, height), (7, 0), textcoords="offset points", color=colour, va="center")
     wide = max(place, 0.1)
     ax.set_xlim(-0.03 * wide, wide * (1.03 + 0.0185 * max(map(len, ends))))

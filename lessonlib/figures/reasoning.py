@@ -1,28 +1,14 @@
 """The figures of 04: answers by number of steps, published gains, kinds of tasks, votes, searches, and a chain to toggle."""
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from ..evaluation import wilson_interval
-from .style import BLUE, GREY, INK, SKY, VERMILION, YELLOW, Picture
+from .style import BLUE, INK, LOOKS, SKY, VERMILION, Picture, apart, listed
 
-LOOKS = tuple(zip((BLUE, VERMILION, GREY, YELLOW), ("o-", "s--", "^:", "D-.")))
 PALE = "#E3EDF4"
-
-
-def _listed(items: Sequence[str]) -> str:
-    return ", ".join(items)
-
-
-def _apart(heights: Sequence[float], gap: float) -> list[float]:
-    """The heights, moved up where they are nearer than `gap`, so that names beside line ends do not meet."""
-    moved, lowest = list(heights), -np.inf
-    for i in np.argsort(heights, kind="stable"):
-        moved[i] = lowest = max(heights[i], lowest)
-        lowest += gap
-    return moved
 
 
 # --- right answers by number of steps --------------------------------------------------------------------------------
@@ -35,7 +21,7 @@ def draw_by_steps(ax, counts: dict[str, dict[int, tuple[int, int]]], chance: flo
         for name, by_steps in counts.items()
     }
     longest = max(steps for by_steps in counts.values() for steps in by_steps)
-    ends = _apart([max(3, by_steps[max(by_steps)]) for by_steps in values.values()], 8)
+    ends = apart([max(3, by_steps[max(by_steps)]) for by_steps in values.values()], 8)
     for (name, by_steps), (colour, mark), end in zip(values.items(), LOOKS, ends):
         intervals = [wilson_interval(*counts[name][steps]) for steps in by_steps]
         low, high = 100 * np.transpose(intervals)
@@ -50,9 +36,9 @@ def draw_by_steps(ax, counts: dict[str, dict[int, tuple[int, int]]], chance: flo
     ax.set(xlabel="steps of the problem", ylabel="right answers, %", ylim=(0, 104))
     ax.set_xlim(every[0] - 0.04 * longest, longest * 1.06 + room)
     last = [f"{name} {by_steps[max(by_steps)]:.0f} %" for name, by_steps in values.items()]
-    ax.set_title(f"{longest} steps: {_listed(last)}")
+    ax.set_title(f"{longest} steps: {listed(last)}")
     said = [
-        f"{name} {_listed([f'{value:.0f} at {steps}' for steps, value in by_steps.items()])}"
+        f"{name} {listed([f'{value:.0f} at {steps}' for steps, value in by_steps.items()])}"
         for name, by_steps in values.items()
     ]
     ending = "" if chance is None else f"; chance is {100 * chance:.0f}"
@@ -74,7 +60,7 @@ def draw_gains(axes, by_size: dict[str, dict[float, float]], by_task: dict[str, 
     for (family, gains), (colour, mark) in zip(by_size.items(), LOOKS):
         left.plot(list(gains), list(gains.values()), mark, color=colour, label=family)
         names.append(
-            f"{family} {_listed([f'{gain:+.1f} at {size:g} billion' for size, gain in gains.items()])}"
+            f"{family} {listed([f'{gain:+.1f} at {size:g} billion' for size, gain in gains.items()])}"
         )
     left.axhline(0, color=INK, linewidth=0.8)
     left.set(xscale="log", xlabel="parameters, billions (log scale)", ylabel="chain minus direct, points")
@@ -86,7 +72,7 @@ def draw_gains(axes, by_size: dict[str, dict[float, float]], by_task: dict[str, 
     for (model, gains), (colour, mark) in zip(by_task.items(), LOOKS):
         rows = [len(tasks) - 1 - tasks.index(task) for task in gains]
         right.plot(list(gains.values()), rows, mark[0], color=colour, label=model)
-        names.append(f"{model} {_listed([f'{task} {gain:+.1f}' for task, gain in gains.items()])}")
+        names.append(f"{model} {listed([f'{task} {gain:+.1f}' for task, gain in gains.items()])}")
     right.axvline(0, color=INK, linewidth=0.8)
     right.set_yticks(range(len(tasks)), tasks[::-1])
     right.set(xlabel="chain minus direct, points", ylim=(-0.6, len(tasks) - 0.4))
@@ -121,7 +107,7 @@ def draw_kinds(ax, measured: dict[str, dict[str, tuple[int, int]]], chance: dict
             ax.vlines(100 * chance[kind], place - 0.4, place + 0.4, color=INK, linestyle=":", linewidth=1.4)
         each = [f"{way} {100 * measured[kind][way][0] / measured[kind][way][1]:.0f}" for way in ways]
         ending = f" (chance {100 * chance[kind]:.0f})" if chance.get(kind) else ""
-        said.append(f"{kind} {_listed(each)}{ending}")
+        said.append(f"{kind} {listed(each)}{ending}")
     ax.set_yticks(range(len(kinds)), kinds[::-1])
     ax.set(xlabel="right answers, % (dotted: chance)", xlim=(-1, 101), ylim=(-0.6, len(kinds) - 0.4))
     ax.grid(axis="y", visible=False)
@@ -155,7 +141,7 @@ def draw_votes(ax, accuracies: dict[int, float], greedy: float, n: int) -> str:
     ax.minorticks_off()
     ax.set_ylim(min(0.0, *low), min(104, 1.25 * max(*high, 100 * greedy)))
     ax.set_title(f"1 sampled chain: {values[0]:.0f} %, {votes[-1]} that vote: {values[-1]:.0f} %")
-    said = _listed([f"{value:.0f} with {v}" for v, value in zip(votes, values)])
+    said = listed([f"{value:.0f} with {v}" for v, value in zip(votes, values)])
     return f"Right answers in per cent of {n} problems by number of votes: {said}; one greedy chain {100 * greedy:.0f}."
 
 
@@ -189,7 +175,7 @@ def draw_searches(axes, outcomes: dict[str, tuple[int, int, float]]) -> str:
         f"{name} {outcomes[name][0]} solved with {outcomes[name][2]:.0f} states" for name in reversed(names)
     ]
     return (
-        f"Hands solved of {outcomes[names[0]][1]} and the median number of states looked at: {_listed(said)}."
+        f"Hands solved of {outcomes[names[0]][1]} and the median number of states looked at: {listed(said)}."
     )
 
 
@@ -238,7 +224,7 @@ def draw_toggle(
     meter.barh(names, shares, color=colours, edgecolor=INK, xerr=spread, error_kw={"ecolor": INK})
     meter.set(xlabel="right answers of all test problems, %", xlim=(0, 104))
     meter.grid(axis="y", visible=False)
-    said = _listed([f"{name} {share:.0f}" for name, share in zip(names[::-1], shares[::-1])])
+    said = listed([f"{name} {share:.0f}" for name, share in zip(names[::-1], shares[::-1])])
     written = " ".join(wrote.split())
     meter.set_title(f"{shares[names.index(chosen)]:.0f} % with: {chosen}")
     return (

@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..subspace import intrinsic_dimension
-from .style import BLUE, GREY, INK, SKY, VERMILION, YELLOW, Picture
-
-LOOKS = tuple(zip((BLUE, VERMILION, GREY, YELLOW), ("o-", "s--", "^:", "D-.")))
+from .style import BLUE, GREY, INK, LOOKS, SKY, VERMILION, Picture
 
 # --- random subspaces --------------------------------------------------------------------------------------------------
 

@@ -2,13 +2,17 @@
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 # Okabe and Ito's palette (2008), safe for colour-blind readers, ordered by lightness so that grey tells them apart.
 INK, BLUE, VERMILION, SKY, YELLOW, GREY = "#222222", "#0072B2", "#C44E00", "#56B4E9", "#E69F00", "#6E6E6E"
+
+# Lines that stay apart in grey: a colour with a mark and a dash of its own.
+LOOKS = tuple(zip((BLUE, VERMILION, GREY, YELLOW), ("o-", "s--", "^:", "D-.")))
 
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -60,3 +64,21 @@ class Picture:
         encoded = base64.b64encode(self.png).decode()
         alt = self.alt.replace("&", "&amp;").replace('"', "&quot;")
         return f'<img alt="{alt}" style="max-width:100%" src="data:image/png;base64,{encoded}">'
+
+
+def apart(heights: Sequence[float], gap: float) -> list[float]:
+    """The heights, moved up where they are nearer than `gap`, so that names beside line ends do not meet."""
+    moved, lowest = list(heights), -np.inf
+    for i in np.argsort(heights, kind="stable"):
+        moved[i] = lowest = max(heights[i], lowest)
+        lowest += gap
+    return moved
+
+
+def listed(items: Sequence[str]) -> str:
+    """A description's enumeration.
+
+    >>> listed(["20 at 1", "34 at 8"])
+    '20 at 1, 34 at 8'
+    """
+    return ", ".join(items)

@@ -1,0 +1,35 @@
+"""What an answer has to be before its value is looked at. Each raises NotYet in the learner's terms."""
+
+from numbers import Real
+
+import torch
+
+from . import NotYet
+
+
+def answered(value):
+    """The value, if there is one."""
+    if value is None:
+        raise NotYet("nothing comes back; does the function end in a return?")
+    if value is ...:
+        raise NotYet("nothing is filled in yet; the function gives back ...")
+    return value
+
+
+def number(value) -> float:
+    """The value as a float, if it is a number or a tensor of one."""
+    value = answered(value)
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return value.item()
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise NotYet(f"a {type(value).__name__} comes back where a number is asked for")
+    return float(value)
+
+
+def close(a, b: torch.Tensor, tolerance: float = 1e-4) -> bool:
+    """Whether a is a tensor of b's shape with b's values."""
+    return (
+        isinstance(a, torch.Tensor)
+        and a.shape == b.shape
+        and torch.allclose(a.float(), b.float(), atol=tolerance)
+    )
