@@ -4,11 +4,13 @@ import lessonlib  # noqa: F401  first of all: whoever imports transformers befor
 
 # isort: split
 import pytest
+
+pytest.register_assert_rewrite("pictures", "tiny_models")  # they assert, and are imported below and by tests
+
+# isort: split
 import torch
 from tiny_models import tiny_model, tiny_tokenizer, write_gguf
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
-
-pytest.register_assert_rewrite("pictures")
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tiny_models import bits, logits, same, train
 from torch import nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
@@ -36,11 +37,6 @@ close = torch.testing.assert_close
 SMALL = {"num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 64}
 
 
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(tokens).logits
-
-
 def trainable(model):
     return {name for name, p in model.named_parameters() if p.requires_grad}
 
@@ -52,31 +48,6 @@ def filled(model, seed=1):
         for parameter in adapter.parameters():
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
     return model
-
-
-def bits(model):
-    """All that a refused call must leave as it was: modules, values, and what trains."""
-    modules = [(path, type(module)) for path, module in model.named_modules()]
-    values = [
-        (name, p.requires_grad, p.detach().clone().view(torch.uint8)) for name, p in model.named_parameters()
-    ]
-    return modules, values
-
-
-def same(before, after):
-    assert before[0] == after[0]
-    for one, other in zip(before[1], after[1], strict=True):
-        assert one[:2] == other[:2] and torch.equal(one[2], other[2]), one[0]
-
-
-def train(model, tokens, steps=3):
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
-    for _ in range(steps):
-        loss = model(tokens, labels=tokens).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return loss.item()
 
 
 # --- the module ------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from tiny_models import logits
 from torch import nn
 
 from lessonlib.dora import DoRALinear, load_dora, save_dora
@@ -33,11 +34,6 @@ def filled(model):
         layer.B.data = 0.05 * torch.randn(layer.B.shape, generator=generator)
         layer.m.data *= 1 + 0.2 * torch.rand(layer.m.shape, generator=generator)
     return model
-
-
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(tokens).logits
 
 
 def ours(model):

@@ -8,6 +8,7 @@ import lessonlib  # noqa: F401  first of all: whoever imports transformers befor
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
+from tiny_models import filled
 from torch import nn
 
 from lessonlib.evaluation import SavedTensors, step_bytes, tensor_bytes
@@ -31,13 +32,6 @@ def dense_twin(layer):
     if layer.bias is not None:
         twin.bias.data = layer.bias.data
     return twin.requires_grad_(False)
-
-
-def filled(model):
-    generator = torch.Generator().manual_seed(1)
-    for _, layer in lora_layers(model):
-        layer.B.data = 0.05 * torch.randn(layer.B.shape, generator=generator)
-    return model
 
 
 def gradients(model, tokens):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny_models import logits
 from torch.nn import functional as F
 
 from lessonlib.language_model_pruning import (
@@ -23,11 +24,6 @@ from lessonlib.language_model_pruning import (
 
 close = torch.testing.assert_close
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(tokens).logits
 
 
 def whole(model):

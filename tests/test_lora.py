@@ -9,6 +9,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from tiny_models import bits, filled, logits, same, train
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -29,48 +30,6 @@ from lessonlib.tied_lora import tie_lora
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 close = torch.testing.assert_close
-
-
-def filled(model):
-    """The model with an update in each LoRA layer that moves the logits well beyond rounding."""
-    generator = torch.Generator().manual_seed(1)
-    for _, layer in lora_layers(model):
-        layer.B.data = 0.05 * torch.randn(layer.B.shape, generator=generator)
-    return model
-
-
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(tokens).logits
-
-
-def bits(model):
-    """All that a refused call must leave as it was: modules, values, and what trains."""
-    modules = [(path, type(module)) for path, module in model.named_modules()]
-    values = [
-        (name, p.requires_grad, p.detach().clone().view(torch.uint8)) for name, p in model.named_parameters()
-    ]
-    return modules, values
-
-
-def same(before, after):
-    assert before[0] == after[0]
-    assert len(before[1]) == len(after[1])
-    for (name, trains, value), (name_after, trains_after, value_after) in zip(
-        before[1], after[1], strict=True
-    ):
-        assert (name, trains) == (name_after, trains_after)
-        assert torch.equal(value, value_after), name
-
-
-def train(model, tokens, steps=3):
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
-    for _ in range(steps):
-        loss = model(tokens, labels=tokens).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return loss.item()
 
 
 # --- the layer ----------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import copy
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from tiny_models import logits
 from torch import nn
 
 from lessonlib.evaluation import SavedTensors
@@ -12,11 +13,6 @@ from lessonlib.lora_fa import LoRAFALinear
 from lessonlib.training import fit
 
 close = torch.testing.assert_close
-
-
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(tokens).logits
 
 
 def test_only_B_trains_and_A_stays_as_it_was_drawn(tiny, tiny_tokens):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-from tiny_models import Tokens
+from tiny_models import Tokens, filled, logits
 from torch import nn
 
 from lessonlib import hardware
@@ -37,6 +37,13 @@ ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_pro
 close = torch.testing.assert_close
 
 
+def gradients(model, tokens):
+    model.zero_grad()
+    model(tokens, labels=tokens).loss.backward()
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in trained.items()}
+
+
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     """The tiny model, wider so that 32 divides every matrix, as save_pretrained writes it."""
@@ -52,25 +59,6 @@ def directory(tmp_path_factory):
 def base(directory):
     """A fresh tiny model in NF4, products in float32."""
     return load_four_bit(source=directory, dtype=torch.float32)[0]
-
-
-def filled(model, size=0.05):
-    generator = torch.Generator().manual_seed(1)
-    for _, layer in lora_layers(model):
-        layer.B.data = size * torch.randn(layer.B.shape, generator=generator)
-    return model
-
-
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(tokens).logits
-
-
-def gradients(model, tokens):
-    model.zero_grad()
-    model(tokens, labels=tokens).loss.backward()
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    return {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in trained.items()}
 
 
 # --- the base -----------------------------------------------------------------------------------------------

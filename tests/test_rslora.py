@@ -5,24 +5,13 @@ import copy
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from tiny_models import filled, logits
 from torch import nn
 
 from lessonlib.lora import LoRALinear, add_lora, load_lora, lora_layers, save_lora
 from lessonlib.rslora import RsLoRALinear
 
 close = torch.testing.assert_close
-
-
-def filled(model):
-    generator = torch.Generator().manual_seed(1)
-    for _, layer in lora_layers(model):
-        layer.B.data = 0.05 * torch.randn(layer.B.shape, generator=generator)
-    return model
-
-
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(tokens).logits
 
 
 @pytest.mark.parametrize("r, scale", [(1, 16.0), (4, 8.0), (16, 4.0)])

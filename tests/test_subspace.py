@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from tiny_models import logits
 from torch import nn
 
 from lessonlib.subspace import (
@@ -40,11 +41,6 @@ def projection_of_layers(model):
         z.data.copy_(unit)
         columns.append(torch.cat([layer.update().detach().flatten() for _, layer in subspace_layers(model)]))
     return torch.stack(columns, dim=1)
-
-
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(tokens).logits
 
 
 # --- the projection ---------------------------------------------------------------------------------------------

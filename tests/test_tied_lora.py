@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from tiny_models import logits
 
 from lessonlib.lora import LoRAError, LoRALinear, add_lora, lora_layers, merge_lora, remove_lora
 from lessonlib.rslora import RsLoRALinear
@@ -12,11 +13,6 @@ from lessonlib.training import trainable_parameters
 
 TARGETS = ["q_proj", "v_proj", "down_proj"]
 close = torch.testing.assert_close
-
-
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(tokens).logits
 
 
 def tied(model):
