@@ -9,23 +9,25 @@ difference of the losses over 20 steps in float32.
 """
 
 import sys
+from functools import partial
 
 import torch
+from _trainer import Trainer
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional as F
 
 from lessonlib import corpora
 from lessonlib.classification import label_loss
-from lessonlib.evaluation import SavedTensors, paired_times, training_bytes
+from lessonlib.evaluation import paired_times
 from lessonlib.experiments import tickets_task
 from lessonlib.lora import add_lora, lora_layers
 from lessonlib.models import load_base
 from lessonlib.session import seed_everything
-from lessonlib.training import trainable_parameters
 
 TARGETS = ["q_proj", "v_proj"]
 TARGET_RATIO = 1.0
 FAILS_OVER = 1.15 * TARGET_RATIO
+ADAMW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.0)
 
 
 def pair(dtype):
@@ -50,28 +52,6 @@ def stock_loss(model, batch):
     return F.cross_entropy(last.float(), batch.targets)
 
 
-class Trainer:
-    def __init__(self, model, batches, loss):
-        self.model, self.batches, self.loss, self.place = model, batches, loss, 0
-        self.optimizer = torch.optim.AdamW(trainable_parameters(model), lr=1e-3, weight_decay=0.0)
-
-    def step(self):
-        value = self.loss(self.model, self.batches[self.place % len(self.batches)])
-        value.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.place += 1
-        return value.item()
-
-    def bytes(self):
-        with SavedTensors(self.model) as saved:
-            value = self.loss(self.model, self.batches[0])
-        value.backward()
-        total = sum(training_bytes(self.model, self.optimizer).values())
-        self.optimizer.zero_grad()
-        return total, saved.bytes
-
-
 def main(rounds: int = 15) -> int:
     rows, failed = corpora.tickets("train"), False
     for dtype in (torch.float32, torch.bfloat16):
@@ -79,16 +59,17 @@ def main(rounds: int = 15) -> int:
         batches = task.training_batches(rows["text"], rows["intent"], steps=20, batch_size=8)
         name = str(dtype).removeprefix("torch.")
         if dtype == torch.float32:
-            a, b = Trainer(ours, batches, label_loss), Trainer(theirs, batches, label_loss)
+            a, b = Trainer(ours, batches, label_loss, ADAMW), Trainer(theirs, batches, label_loss, ADAMW)
             worst = max(abs(a.step() - b.step()) for _ in range(20))
             print(f"{name}: largest difference of the losses over 20 steps {worst:.1e} (must be below 1e-3)")
             failed |= worst > 1e-3
         trainers = {
-            "ours": Trainer(ours, batches, label_loss),
-            "PEFT": Trainer(theirs, batches, label_loss),
-            "PEFT, all logits": Trainer(theirs, batches, stock_loss),
+            "ours": Trainer(ours, batches, label_loss, ADAMW),
+            "PEFT": Trainer(theirs, batches, label_loss, ADAMW),
+            "PEFT, all logits": Trainer(theirs, batches, stock_loss, ADAMW),
         }
         (held, saved), (their_held, their_saved) = trainers["ours"].bytes(), trainers["PEFT"].bytes()
+        held, their_held = sum(held.values()), sum(their_held.values())
         print(
             f"{name}: held bytes ours / PEFT {held / their_held:.3f}, saved for backward {saved / their_saved:.3f}"
         )

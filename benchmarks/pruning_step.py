@@ -18,7 +18,7 @@ from torch.nn.utils import prune
 
 from lessonlib.digits import digit_network, mnist1d
 from lessonlib.evaluation import paired_times
-from lessonlib.pruning import full_masks, hold, magnitudes, smallest_of_each_layer, snapshot
+from lessonlib.pruning import full_masks, hold, magnitudes, smallest_of_each_layer
 
 TARGET_RATIO = 1.0
 FAILS_OVER = 1.15 * TARGET_RATIO
@@ -75,10 +75,9 @@ def their_round(network: nn.Module) -> None:
 
 def round_times(network: nn.Module, rounds: int):
     """A fresh copy each time, made outside the clock, so that both prune the same weights."""
-    start, masks = snapshot(network), full_masks(network)
+    masks = full_masks(network)
     copies = iter([copy.deepcopy(network) for _ in range(rounds + 2)])
     functions = {"ours": lambda: one_round(network, masks), "torch": lambda: their_round(next(copies))}
-    network.load_state_dict(start)
     return paired_times(functions, rounds)
 
 

@@ -10,13 +10,15 @@ steps in turns. Then trains the adapter of the NF4 model for a few steps and com
 """
 
 import sys
+from functools import partial
 
 import torch
+from _trainer import Trainer
 
 from lessonlib import corpora
 from lessonlib.classification import label_logits, label_loss
 from lessonlib.costs import PURE_BFLOAT16, LoRA, QLoRA, training_memory
-from lessonlib.evaluation import SavedTensors, paired_times, training_bytes
+from lessonlib.evaluation import paired_times
 from lessonlib.experiments import tickets_task
 from lessonlib.four_bit import to_four_bits
 from lessonlib.lora import add_lora, lora_layers, merge_lora, unmerge_lora
@@ -30,7 +32,7 @@ from lessonlib.qlora import (
     update_lost,
 )
 from lessonlib.session import seed_everything
-from lessonlib.training import fit, trainable_parameters
+from lessonlib.training import fit
 
 TARGETS = ("q_proj", "v_proj")
 TARGET_BYTES = 0.42
@@ -51,38 +53,21 @@ def loaded():
     return models, tickets_task(tokenizer)
 
 
-class Trainer:
-    def __init__(self, model, batches):
-        self.model, self.batches, self.place = model.train(), batches, 0
-        self.optimizer = paged_adamw(trainable_parameters(model), lr=1e-3)
-
-    def step(self):
-        value = label_loss(self.model, self.batches[self.place % len(self.batches)])
-        value.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.place += 1
-        return value.item()
-
-    def bytes(self):
-        """(of the model, of a whole step: model, gradients, optimizer states, and what autograd keeps)"""
-        self.step()
-        with SavedTensors(self.model) as saved:
-            value = label_loss(self.model, self.batches[0])
-        value.backward()
-        parts = training_bytes(self.model, self.optimizer)
-        self.optimizer.zero_grad()
-        whole = model_bytes(self.model)
-        return whole, whole + parts["gradients"] + parts["optimizer states"] + saved.bytes
+def counted(trainer) -> tuple[int, int]:
+    """Bytes of the model, and of a whole step: model, gradients, optimizer states, and what autograd keeps."""
+    trainer.step()  # the optimizer has its states from the first step on
+    held, saved = trainer.bytes()
+    model = model_bytes(trainer.model)
+    return model, model + held["gradients"] + held["optimizer states"] + saved
 
 
 def compare_bytes(trainers) -> bool:
     config, good = trainers["LoRA"].model.config, True
-    dense, dense_step = trainers["LoRA"].bytes()
+    dense, dense_step = counted(trainers["LoRA"])
     for name, trainer in trainers.items():
         method = (LoRA if name == "LoRA" else QLoRA)(8, TARGETS)
         plan = training_memory(config, method, precision=PURE_BFLOAT16, batch=1, tokens=16).weights
-        whole, step = trainer.bytes()
+        whole, step = counted(trainer)
         good &= abs(plan / whole - 1) < 0.1 and (name == "LoRA" or whole / dense <= TARGET_BYTES)
         print(
             f"{name}: model {whole / 1e6:.1f} MB ({plan / 1e6:.1f} predicted), {whole / dense:.3f} of LoRA's; "
@@ -123,7 +108,8 @@ def main(rounds: int = 15, steps: int = 40) -> int:
     models, task = loaded()
     rows = corpora.tickets("train")
     batches = task.training_batches(rows["text"], rows["intent"], steps=20, batch_size=8)
-    trainers = {name: Trainer(model, batches) for name, model in models.items()}
+    adamw = partial(paged_adamw, lr=1e-3)
+    trainers = {name: Trainer(model.train(), batches, label_loss, adamw) for name, model in models.items()}
     good = compare_bytes(trainers)
     times = paired_times({name: trainer.step for name, trainer in trainers.items()}, rounds)
     print(times)

@@ -8,23 +8,25 @@ the ratio of medians with its interval, counted bytes, and the largest differenc
 """
 
 import sys
+from functools import partial
 
 import torch
+from _trainer import Trainer
 from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from torch.nn import functional as F
 
 from lessonlib import corpora
 from lessonlib.classification import label_loss
-from lessonlib.evaluation import SavedTensors, paired_times, training_bytes
+from lessonlib.evaluation import paired_times
 from lessonlib.experiments import tickets_task
 from lessonlib.models import load_base
 from lessonlib.session import seed_everything
 from lessonlib.soft_prompts import add_prefix, add_prompt
-from lessonlib.training import trainable_parameters
 
 TOKENS = 16
 TARGET_RATIO = 1.0
 FAILS_OVER = 1.15 * TARGET_RATIO
+ADAMW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.0)
 METHODS = {
     "prompt tuning": (add_prompt, PromptTuningConfig),
     "prefix tuning": (add_prefix, PrefixTuningConfig),
@@ -63,28 +65,6 @@ def all_logits(model, batch):
     return F.cross_entropy(last.float(), batch.targets)
 
 
-class Trainer:
-    def __init__(self, model, batches, loss):
-        self.model, self.batches, self.loss, self.place = model, batches, loss, 0
-        self.optimizer = torch.optim.AdamW(trainable_parameters(model), lr=1e-3, weight_decay=0.0)
-
-    def step(self):
-        value = self.loss(self.model, self.batches[self.place % len(self.batches)])
-        value.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.place += 1
-        return value.item()
-
-    def bytes(self):
-        with SavedTensors(self.model) as saved:
-            value = self.loss(self.model, self.batches[0])
-        value.backward()
-        total = sum(training_bytes(self.model, self.optimizer).values())
-        self.optimizer.zero_grad()
-        return total, saved.bytes
-
-
 def compare(method: str, dtype: torch.dtype, rounds: int, batch_size: int) -> bool:
     """Print one comparison; whether it failed."""
     ours, theirs, task = pair(method, dtype)
@@ -92,18 +72,19 @@ def compare(method: str, dtype: torch.dtype, rounds: int, batch_size: int) -> bo
     batches = task.training_batches(rows["text"], rows["intent"], steps=20, batch_size=batch_size)
     name, failed = f"{method}, {str(dtype).removeprefix('torch.')}", False
     if dtype == torch.float32:
-        a, b = Trainer(ours, batches, label_loss), Trainer(theirs, batches, logits_where_needed)
+        a, b = Trainer(ours, batches, label_loss, ADAMW), Trainer(theirs, batches, logits_where_needed, ADAMW)
         steps = min(rounds, len(batches))
         worst = max(abs(a.step() - b.step()) for _ in range(steps))
         print(f"{name}: largest difference of the losses over {steps} steps {worst:.1e} (must be below 1e-3)")
         failed = worst > 1e-3
     trainers = {
-        "ours": Trainer(ours, batches, label_loss),
-        "PEFT": Trainer(theirs, batches, logits_where_needed),
-        "PEFT, all logits": Trainer(theirs, batches, all_logits),
+        "ours": Trainer(ours, batches, label_loss, ADAMW),
+        "PEFT": Trainer(theirs, batches, logits_where_needed, ADAMW),
+        "PEFT, all logits": Trainer(theirs, batches, all_logits, ADAMW),
     }
     times = paired_times({name: trainer.step for name, trainer in trainers.items()}, rounds)
     (held, saved), (their_held, their_saved) = trainers["ours"].bytes(), trainers["PEFT"].bytes()
+    held, their_held = sum(held.values()), sum(their_held.values())
     print(
         f"{name}: held bytes ours / PEFT {held / their_held:.3f}, saved for backward {saved / their_saved:.3f}"
     )
