@@ -239,7 +239,7 @@ def test_the_rules_ask_for_runs_that_are_recorded(faked):
     rows = [
         row for one in choosing.all_evidence() for row in vars(one).values() if isinstance(row, choosing.Row)
     ]
-    mine = [row for row in rows if row.experiment.startswith("head_to_head")]
+    mine = [row for row in rows if row.experiment.startswith(("head_to_head", "what_it_costs"))]
     assert len(mine) >= 10 and all(row.runs() for row in mine)
     assert {row.settings["method"] for row in mine} <= set(experiments.METHODS)
     assert {row.settings.get("examples", experiments.ALL) for row in mine} <= set(experiments.SIZES)
