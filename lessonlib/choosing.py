@@ -175,12 +175,13 @@ class Situation:
 # --- the rows ----------------------------------------------------------------------------------------------------------
 
 ALL = 661  # training tickets
+STEPS, LONGER = 40, 120  # of training in the head-to-head, and in its longer runs
 FEW = 30  # examples from which training pays
 NOISE = 0.03  # three points: less is not told apart by 200 tickets
 
 
-def _trained(method: str, examples: int = ALL, measure: str = "accuracy") -> Row:
-    return Row("head_to_head", {"method": method, "examples": examples}, measure)
+def _trained(method: str, examples: int = ALL, measure: str = "accuracy", steps: int = STEPS) -> Row:
+    return Row("head_to_head", {"method": method, "examples": examples, "steps": steps}, measure)
 
 
 def _cost(method: str, measure: str) -> Row:

@@ -368,13 +368,15 @@ TRAINING = {"steps": 40, "batch_size": 8}  # 320 tickets are shown
 ROUNDS = 5  # of what is timed in turns
 SEEDS = (0, 1, 2)
 SIZES = (10, 30, 100, 300, ALL)
-MAIN = ("LoRA", "full fine-tuning", "prompt tuning")  # measured at every size
+MAIN = ("LoRA", "full fine-tuning")  # measured at every size, and trained longer
+LONGER = {"steps": 120, "batch_size": 8}
+LONGER_NAME = "three times as many steps"
 GAP_SEEDS = (0, 1)
 
 
-def rate(method: str) -> float:
+def rate(method: str, training: dict = TRAINING) -> float:
     """The learning rate that won on validation with all training tickets."""
-    return best_rate("head_to_head", method=method, examples=ALL, **TRAINING)
+    return best_rate("head_to_head", method=method, examples=ALL, **training)
 
 
 def shots(method: str) -> int:
@@ -383,11 +385,12 @@ def shots(method: str) -> int:
     return max(trials, key=lambda run: run.results["validation"]).settings["shots"]
 
 
-def chosen(method: str, examples: int = ALL) -> list[Run]:
+def chosen(method: str, examples: int = ALL, training: dict = TRAINING) -> list[Run]:
     """A way's recorded runs, all seeds, at the setting that won; for a prompt the size means nothing."""
     if method in PROMPTED:
         return load_runs("head_to_head_prompts", method=method, shots=shots(method))
-    return load_runs("head_to_head", method=method, examples=examples, learning_rate=rate(method), **TRAINING)
+    best = rate(method, training)
+    return load_runs("head_to_head", method=method, examples=examples, learning_rate=best, **training)
 
 
 def table() -> dict[str, list[Run]]:
@@ -402,9 +405,10 @@ def curves() -> dict[str, dict[int, list[Run]]]:
 
 def gap_runs() -> dict[str, dict[str, list[Run]]]:
     """For each condition, LoRA's and full fine-tuning's runs; "as it was" is the head-to-head itself."""
-    ways = ("LoRA", "full fine-tuning")
-    asked = {c: {method: load_runs("gap", condition=c, method=method) for method in ways} for c in CONDITIONS}
-    return {"as it was": {method: chosen(method)[: len(GAP_SEEDS)] for method in ways}} | asked
+    as_it_was = {method: chosen(method) for method in MAIN}
+    longer = {method: chosen(method, training=LONGER) for method in MAIN}
+    asked = {c: {method: load_runs("gap", condition=c, method=method) for method in MAIN} for c in CONDITIONS}
+    return {"as it was": as_it_was, LONGER_NAME: longer} | asked
 
 
 def costs(method: str) -> Run:
@@ -431,26 +435,42 @@ def record_prompts() -> None:
             record(name, method=method, shots=shots(method), seed=seed)
 
 
-def record_trained(methods: Sequence[str]) -> None:
-    """Record the trials, then the seeds, then the smaller sizes."""
+def record_trials(methods: Sequence[str]) -> None:
+    """Record each way's learning rates, then the other seeds of the one that won."""
     for method in methods:
         for learning_rate in TRAINED[method].rates:
             _record_one(method, ALL, learning_rate, seed=0)
-    for method in methods:
         for seed in SEEDS[1:]:
             _record_one(method, ALL, rate(method), seed)
-    for method in MAIN:
-        for examples in SIZES[:-1]:
-            for seed in SEEDS if method in methods else ():
+
+
+def record_longer(methods: Sequence[str] = MAIN) -> None:
+    """Record the long runs: the rate that won when they were short and the next lower one, then the other seeds."""
+    for method in methods:
+        rates = TRAINED[method].rates
+        best = rates.index(rate(method))
+        for learning_rate in rates[max(best - 1, 0) : best + 1]:
+            _record_one(method, ALL, learning_rate, 0, LONGER)
+        for seed in SEEDS[1:]:
+            _record_one(method, ALL, rate(method, LONGER), seed, LONGER)
+
+
+def record_sizes(methods: Sequence[str] = MAIN) -> None:
+    """Record the smaller sizes, at the learning rate that won with all tickets."""
+    for seed in SEEDS:
+        for method in methods:
+            for examples in SIZES[:-1]:
                 _record_one(method, examples, rate(method), seed)
 
 
-def _record_one(method: str, examples: int, learning_rate: float, seed: int) -> None:
-    settings = {"learning_rate": learning_rate, "seed": seed, **TRAINING}
+def _record_one(
+    method: str, examples: int, learning_rate: float, seed: int, training: dict = TRAINING
+) -> None:
+    settings = {"learning_rate": learning_rate, "seed": seed, **training}
     record(f"{MODULE}:head_to_head", method=method, examples=examples, **settings)
 
 
-def record_gap(methods: Sequence[str] = ("LoRA", "full fine-tuning")) -> None:
+def record_gap(methods: Sequence[str] = MAIN) -> None:
     """Record what moves the gap, at the learning rates of the head-to-head."""
     for seed in GAP_SEEDS:
         for condition in CONDITIONS:
@@ -470,7 +490,9 @@ def record_costs() -> None:
 def record_all() -> None:
     """Record every run that notebook 08 draws from and that is not there yet."""
     record_prompts()
-    record_trained(tuple(TRAINED))
+    record_trials(tuple(TRAINED))
+    record_longer()
+    record_sizes()
     record_gap()
     record_costs()
 
