@@ -369,9 +369,9 @@ ROUNDS = 5  # of what is timed in turns
 SEEDS = (0, 1, 2)
 SIZES = (10, 30, 100, 300, ALL)
 MAIN = ("LoRA", "full fine-tuning")  # measured at every size, and trained longer
-LONGER = {"steps": 120, "batch_size": 8}
+LONGER, LONGER_SEEDS = {"steps": 120, "batch_size": 8}, (0, 1)
 LONGER_NAME = "three times as many steps"
-GAP_SEEDS = (0, 1)
+GAP_SEEDS = (0,)
 
 
 def rate(method: str, training: dict = TRAINING) -> float:
@@ -451,7 +451,7 @@ def record_longer(methods: Sequence[str] = MAIN) -> None:
         best = rates.index(rate(method))
         for learning_rate in rates[max(best - 1, 0) : best + 1]:
             _record_one(method, ALL, learning_rate, 0, LONGER)
-        for seed in SEEDS[1:]:
+        for seed in LONGER_SEEDS[1:]:
             _record_one(method, ALL, rate(method, LONGER), seed, LONGER)
 
 
