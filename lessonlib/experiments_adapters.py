@@ -76,7 +76,10 @@ def _score(model: nn.Module, task: LabelTask, name: str) -> dict:
     return {"task": name, "score": score, "validation": tried.value} | losses
 
 
-def _train(model, tokenizer, task: str, seed: int, learning_rate: float, steps: int, batch_size: int) -> dict:
+def train_and_judge(
+    model: nn.Module, tokenizer, task: str, seed: int, learning_rate: float, steps: int, batch_size: int
+) -> dict:
+    """Train what is trainable on the shorter tickets; the results of a run on validation and test tickets."""
     labelled = ticket_task(tokenizer, task)
     batches = labelled.training_batches(*short_tickets(task), steps=steps, batch_size=batch_size, seed=seed)
     history = fit(model, batches, learning_rate=learning_rate)
@@ -97,28 +100,28 @@ def houlsby(m: int, seed: int, task: str = "intent", **training) -> dict:
     """Adapters behind attention and behind the feed-forward part. training: learning_rate, steps, batch_size."""
     seed_everything(seed)
     model, tokenizer = load_base()
-    return _train(add_adapters(model, m), tokenizer, task, seed, **training)
+    return train_and_judge(add_adapters(model, m), tokenizer, task, seed, **training)
 
 
 def pfeiffer(m: int, seed: int, **training) -> dict:
     """Adapters behind the feed-forward part only."""
     seed_everything(seed)
     model, tokenizer = load_base()
-    return _train(add_adapters_after_feed_forward(model, m), tokenizer, "intent", seed, **training)
+    return train_and_judge(add_adapters_after_feed_forward(model, m), tokenizer, "intent", seed, **training)
 
 
 def norms_alone(seed: int, **training) -> dict:
     """Only the gains of the layer norms train."""
     seed_everything(seed)
     model, tokenizer = load_base()
-    return _train(train_layer_norms(model), tokenizer, "intent", seed, **training)
+    return train_and_judge(train_layer_norms(model), tokenizer, "intent", seed, **training)
 
 
 def houlsby_and_norms(m: int, seed: int, **training) -> dict:
     """Adapters at both places and the layer norms, as in the paper."""
     seed_everything(seed)
     model, tokenizer = load_base()
-    return _train(train_layer_norms(add_adapters(model, m)), tokenizer, "intent", seed, **training)
+    return train_and_judge(train_layer_norms(add_adapters(model, m)), tokenizer, "intent", seed, **training)
 
 
 def houlsby_started(std: float, m: int, seed: int, **training) -> dict:
@@ -126,7 +129,7 @@ def houlsby_started(std: float, m: int, seed: int, **training) -> dict:
     seed_everything(seed)
     model, tokenizer = load_base()
     add_adapters(model, m, module=functools.partial(NearIdentity, std=std))
-    return _train(model, tokenizer, "intent", seed, **training)
+    return train_and_judge(model, tokenizer, "intent", seed, **training)
 
 
 class ReLUBottleneck(Bottleneck):
@@ -160,17 +163,21 @@ def houlsby_between(between: str, m: int, seed: int, **training) -> dict:
     """Adapters with another function, or none, between their two layers."""
     seed_everything(seed)
     model, tokenizer = load_base()
-    return _train(add_adapters(model, m, module=BETWEEN[between]), tokenizer, "intent", seed, **training)
+    return train_and_judge(
+        add_adapters(model, m, module=BETWEEN[between]), tokenizer, "intent", seed, **training
+    )
 
 
 # --- which runs are recorded -----------------------------------------------------------------------------------------
 
 MODULE = "lessonlib.experiments_adapters"
-WIDTHS = (8, 64, 256)
+WIDTHS = (8, 16, 32, 64, 128, 256)
+TWICE = (8, 64, 256)  # widths with a second seed
 RATES = (1e-3, 3e-3)
-NORM_RATES = (1e-2, 3e-2)  # gains start at one and have further to go
+NORM_RATE = 1e-2  # gains start at one and have further to go
 TOO_HIGH = 3e-2
 TRAINING = {"steps": 40, "batch_size": 8}
+STARTS = (0.01, 1.0)
 
 
 def best_rate(experiment: str, **settings) -> float:
@@ -192,9 +199,9 @@ def targets(run: Run) -> list[int]:
     return list(corpora.tickets("test")[run.results["task"]])
 
 
-def _trials(experiment: str, rates=RATES, **settings) -> None:
+def _trials(experiment: str, rates=RATES, seed: int = 0, **settings) -> None:
     for rate in rates:
-        record(f"{MODULE}:{experiment}", learning_rate=rate, seed=0, **settings, **TRAINING)
+        record(f"{MODULE}:{experiment}", learning_rate=rate, seed=seed, **settings, **TRAINING)
 
 
 def record_all() -> None:
@@ -203,10 +210,20 @@ def record_all() -> None:
         record(f"{MODULE}:no_adapter", task=task)
     for m in WIDTHS:
         _trials("houlsby", m=m, task="intent")
-    _trials("houlsby", rates=(TOO_HIGH,), m=64, task="intent")
+    _trials("houlsby", (TOO_HIGH,), m=64, task="intent")
     rate = best_rate("houlsby", m=64, task="intent")
-    record(f"{MODULE}:houlsby_between", between="ReLU", m=64, learning_rate=rate, seed=0, **TRAINING)
-    _trials("pfeiffer", (rate,), m=128)
+    _trials("pfeiffer", m=128)
+    relu = {"between": "ReLU", "m": 64}
+    _trials("houlsby_between", **relu)
+    _trials("houlsby_between", (best_rate("houlsby_between", **relu),), seed=1, **relu)
+    for m in TWICE:
+        _trials("houlsby", (best_rate("houlsby", m=m, task="intent"),), seed=1, m=m, task="intent")
+    for std in STARTS:
+        _trials("houlsby_started", (rate,), std=std, m=64)
+    for task in ("sentiment", "urgency"):
+        _trials("houlsby", (rate,), m=64, task=task)
+    _trials("norms_alone", (NORM_RATE,))
+    _trials("houlsby_and_norms", (rate,), m=64)
 
 
 if __name__ == "__main__":

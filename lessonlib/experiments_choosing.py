@@ -371,7 +371,7 @@ SIZES = (10, 30, 100, 300, ALL)
 MAIN = ("LoRA", "full fine-tuning")  # measured at every size, and trained longer
 LONGER, LONGER_SEEDS = {"steps": 120, "batch_size": 8}, (0, 1)
 LONGER_NAME = "three times as many steps"
-GAP_SEEDS = (0,)
+GAP_SEEDS = SMALLER_SEEDS = (0,)  # what moves the gap, and fewer tickets
 
 
 def rate(method: str, training: dict = TRAINING) -> float:
@@ -457,7 +457,7 @@ def record_longer(methods: Sequence[str] = MAIN) -> None:
 
 def record_sizes(methods: Sequence[str] = MAIN) -> None:
     """Record the smaller sizes, at the learning rate that won with all tickets."""
-    for seed in SEEDS:
+    for seed in SMALLER_SEEDS:
         for method in methods:
             for examples in SIZES[:-1]:
                 _record_one(method, examples, rate(method), seed)

@@ -1,4 +1,4 @@
-"""The recorded runs of 05's second half: the language model trained in random subspaces, and with parts taken out.
+"""The recorded runs of 05's last part: the language model with parts taken out.
 
 Pruned is one model that has learnt two tasks, topic and sentiment, by LoRA, in turns, and whose update is merged. It is
 trained once and kept in the cache, so that each recorded run, alone or after others, prunes the same model.
@@ -10,7 +10,6 @@ import random
 from itertools import zip_longest
 
 import torch
-from torch import nn
 
 from . import corpora
 from .classification import LabelTask, label_loss
@@ -31,41 +30,9 @@ from .lora import add_lora, load_lora, merge_lora, save_lora
 from .models import cache_directory, load_base
 from .runs import Run, load_runs, record
 from .session import seed_everything
-from .subspace import add_subspace
 from .training import fit
 
 TEXTS = 64  # test tickets that judge a run: enough for what is asked, whether much is lost or little
-LAST = 8  # layers that move in a subspace: what stands below them needs no backward pass
-
-# --- training in a subspace ----------------------------------------------------------------------------------------------
-
-
-def subspace(d: int, rate: float, steps: int, batch_size: int, seed: int) -> dict:
-    """The last eight layers' matrices, 28.3 million weights, moved through d numbers on the tickets' intents.
-
-    rate: the learning rate is rate / sqrt(d), so that a step is as long for every d.
-    """
-    seed_everything(seed)
-    model, tokenizer = load_base()
-    add_subspace(model, last_matrices(model), d, seed)
-    task, rows = tickets_task(tokenizer), corpora.tickets("train")
-    batches = task.training_batches(
-        rows["text"], rows["intent"], steps=steps, batch_size=batch_size, seed=seed
-    )
-    history = fit(model, batches, learning_rate=rate / d**0.5, resume="05-subspace")
-    return {
-        "score": _judged(model, task, "intent"),
-        "trainable": history.trainable,
-        "losses": [round(loss, 4) for loss in history.losses],
-    }
-
-
-def last_matrices(model) -> list[str]:
-    """The paths of the last layers' linear modules."""
-    layers = range(model.config.num_hidden_layers - LAST, model.config.num_hidden_layers)
-    starts = tuple(f"model.layers.{layer}." for layer in layers)
-    return [path for path, m in model.named_modules() if path.startswith(starts) and isinstance(m, nn.Linear)]
-
 
 # --- the model that is pruned ------------------------------------------------------------------------------------------
 
@@ -186,9 +153,6 @@ IMPORTANCES = {"texts": 64}
 HEADS = ((0.4, "intent"), (0.4, "random"), (0.2, "intent"))
 LAYERS = ((8, "influence"), (2, "influence"))
 SPARSITIES = (0.5, 0.3)
-DIMENSIONS = (10_000, 1000)
-SUBSPACE = {"rate": 20.0, "steps": 60, "batch_size": 4}
-SUBSPACE_SEEDS = (0,)
 
 
 def targets(run: Run) -> list[int]:
@@ -202,17 +166,15 @@ def sweeps() -> list[list[tuple[str, dict]]]:
         [("heads_removed", {"share": share, "order": order}) for share, order in HEADS],
         [("layers_removed", {"count": count, "order": order}) for count, order in LAYERS],
         [("weights_removed", {"share": share}) for share in SPARSITIES],
-        [("subspace", {"d": d, "seed": seed, **SUBSPACE}) for seed in SUBSPACE_SEEDS for d in DIMENSIONS],
     ]
 
 
 def record_all() -> None:
-    """Record every run of 05's second half that is not there yet: parts taken out, in turns, then subspaces."""
+    """Record every run that is not there yet, the sweeps in turns."""
     record(f"{MODULE}:importances", **IMPORTANCES)
-    *parts, subspaces = sweeps()
-    turns = [pair for turn in zip_longest(*parts) for pair in turn if pair]
-    for experiment, settings in turns + subspaces:
-        record(f"{MODULE}:{experiment}", **settings)
+    for turn in zip_longest(*sweeps()):
+        for experiment, settings in filter(None, turn):
+            record(f"{MODULE}:{experiment}", **settings)
 
 
 if __name__ == "__main__":

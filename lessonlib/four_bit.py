@@ -24,17 +24,11 @@ class Product(torch.autograd.Function):
         return grad @ dequantize(ctx.q).to(grad.dtype), None
 
 
-class FourBitLinear(nn.Linear):
-    """A frozen linear layer with its weight in NF4, double quantized.
-
-    x (..., d_in) -> (..., d_out)
+class FourBitWeight(nn.Linear):
+    """A frozen linear layer's weight, kept in NF4, double quantized; what is computed with it, a subclass says.
 
     linear: the layer to take over; its bias is kept as it is. Raises QuantizationError as `quantize` does.
     `weight` holds the packed codes, (d_out * d_in / 2,) uint8. `add_lora` takes the layer like any linear one.
-
-    >>> layer = FourBitLinear(nn.Linear(64, 32))
-    >>> layer(torch.ones(2, 64)).shape, layer.weight.numel()
-    (torch.Size([2, 32]), 1024)
     """
 
     def __init__(self, linear: nn.Linear, block_size: int = 64):
@@ -62,13 +56,26 @@ class FourBitLinear(nn.Linear):
         """W as it is computed with, (d_out, d_in)."""
         return dequantize(self.quantized)
 
+
+class FourBitLinear(FourBitWeight):
+    """A frozen linear layer with its weight in NF4, double quantized.
+
+    x (..., d_in) -> (..., d_out)
+
+    >>> layer = FourBitLinear(nn.Linear(64, 32))
+    >>> layer(torch.ones(2, 64)).shape, layer.weight.numel()
+    (torch.Size([2, 32]), 1024)
+    """
+
     def forward(self, x):
         y = Product.apply(x, self.quantized)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
-def to_four_bits(model: nn.Module, block_size: int = 64) -> nn.Module:
+def to_four_bits(model: nn.Module, block_size: int = 64, layer=FourBitLinear) -> nn.Module:
     """Put a FourBitLinear in the place of each linear layer; embeddings, head and norms stay as they are.
+
+    layer: the class to build, FourBitLinear or one of your own on FourBitWeight.
 
     Returns the same model; LoRA may be on it already, or be added then.
     Raises QuantizationError, and leaves the model as it was, where no plain linear layer is found and where a weight
@@ -86,10 +93,10 @@ def to_four_bits(model: nn.Module, block_size: int = 64) -> nn.Module:
     made = []
     for path, linear in chosen:
         try:
-            made.append((path, FourBitLinear(linear, block_size)))
+            made.append((path, layer(linear, block_size)))
         except QuantizationError as cause:
             raise QuantizationError(f"{path}: {cause}") from cause
-    for path, layer in made:
+    for path, taken_over in made:
         parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, layer)
+        setattr(model.get_submodule(parent), name, taken_over)
     return model

@@ -148,7 +148,8 @@ def merge_lora(model: nn.Module) -> nn.Module:
     """Put a plain linear layer of weight W + scale B A in each LoRA layer's place: no cost is left in the forward pass.
 
     The LoRA layer is kept aside for `unmerge_lora`, so merging never loses the base's bits.
-    Raises LoRAError for a merged model, an update that is not finite, or one to a weight that another module shares.
+    Raises LoRAError for a merged model, an update that is not finite, one to a weight that another module shares, and a
+    plain LoRALinear over a base in 4 bits (lessonlib.qlora.QLoRALinear merges that).
     """
     owners = {}
     for path, module in model.named_modules():
@@ -159,6 +160,7 @@ def merge_lora(model: nn.Module) -> nn.Module:
         raise LoRAError("this model is merged already: call unmerge_lora(model) before merging again")
     for path, layer in todo:
         _refuse_not_finite(path, layer)
+        _refuse_a_sum_with_codes(path, layer)
         if others := owners[layer.base.weight.data_ptr()] - {path}:
             raise LoRAError(
                 f"{path} shares its weight with {sorted(others)[0]}, merging would change both or untie them: "
@@ -188,6 +190,15 @@ def _refuse_not_finite(path: str, layer: nn.Module) -> None:
     for name in ("A", "B"):
         if not torch.isfinite(getattr(layer, name)).all():
             raise LoRAError(f"{path}.{name} holds NaN or infinity: train again with a smaller learning rate")
+
+
+def _refuse_a_sum_with_codes(path: str, layer: nn.Module) -> None:
+    plain = getattr(type(layer), "merged", LoRALinear.merged) is LoRALinear.merged
+    if plain and not layer.base.weight.is_floating_point():
+        raise LoRAError(
+            f"{path} has its base in 4 bits, codes to which nothing can be added: build it with "
+            "add_lora(model, ..., layer=QLoRALinear) from lessonlib.qlora, then merge"
+        )
 
 
 def _refuse_more_than_A_and_B(path: str, layer: nn.Module) -> None:

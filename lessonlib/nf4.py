@@ -135,10 +135,12 @@ def dequantize(q):
     scales = q.scales()  # (blocks,)
     W = torch.empty(len(scales), q.block_size, dtype=q.dtype, device=q.codes.device)
     rows, pairs = max(1, PIECE // q.block_size), PAIRS.to(q.codes.device)
+    room = torch.empty(min(rows, len(scales)), q.block_size, device=q.codes.device)
     for codes, scale, part in zip(
         q.codes.split(rows * q.block_size // 2), scales.split(rows), W.split(rows), strict=True
     ):
-        values = pairs.index_select(0, codes.int()).view(torch.float32).view_as(part)
+        values = part if part.dtype == room.dtype else room[: len(part)]
+        torch.index_select(pairs, 0, codes.int(), out=values.view(pairs.dtype).flatten())
         part.copy_(values.mul_(scale[:, None]))
     return W.flatten()[: math.prod(q.shape)].view(q.shape)
 

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from . import hardware
 from .evaluation import tensor_bytes
-from .four_bit import FourBitLinear
+from .four_bit import FourBitLinear, FourBitWeight
 from .lora import LoRALinear, lora_layers, merge_lora
 from .models import ModelFileError, find_base
 from .nf4 import dequantize, double_quantize, quantize
@@ -121,7 +121,7 @@ def dense_weight(linear: nn.Linear) -> torch.Tensor:
     """The weight as it is computed with, (d_out, d_in): of bitsandbytes' layer, of ours, or of a plain one."""
     if isinstance(linear, Linear4bit):
         return dequantize_4bit(linear.weight.data, linear.weight.quant_state)
-    return linear.dense_weight() if isinstance(linear, FourBitLinear) else linear.weight
+    return linear.dense_weight() if isinstance(linear, FourBitWeight) else linear.weight
 
 
 class QLoRALinear(LoRALinear):

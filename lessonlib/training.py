@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import distributed, nn
 
 from .classification import label_loss
 from .progress import Bar
@@ -48,6 +48,11 @@ class History:
 def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that an optimizer would move."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def first_process() -> bool:
+    """Whether files are this process's to write: of several that train one model together, the first one's alone."""
+    return not distributed.is_available() or not distributed.is_initialized() or distributed.get_rank() == 0
 
 
 def fit(
@@ -91,6 +96,8 @@ def fit(
             resume, _key(model, batches, loss, optimizer, learning_rate, warmup, clip, weight_decay)
         )
         kept.load_into(parameters, engine, schedule, history)
+        if not first_process():  # all take up what was kept, and the first alone keeps more
+            kept = None
     done, began, saved = len(history.losses), time.perf_counter() - history.seconds, time.perf_counter()
     was_training = model.training
     model.train()

@@ -20,6 +20,7 @@ from lessonlib.choosing import (
     Row,
     Situation,
     all_evidence,
+    cheat_sheet,
     decide,
     first_size,
     leaves,
@@ -159,7 +160,8 @@ def test_the_first_size_that_reaches_the_rival(recorded):
         (Situation(12), "few-shot, calibrated"),
         (Situation(500, memory="nothing"), "a smaller base"),
         (Situation(500, memory="4-bit LoRA", tasks=9, far=True), "QLoRA"),
-        (Situation(500), "LoRA on all linear layers, merged"),
+        (Situation(500), "full fine-tuning with float32 masters, beside LoRA"),
+        (Situation(500, memory="LoRA"), "LoRA on all linear layers, merged"),
         (Situation(500, tasks=9, latency="relaxed"), "LoRA, unmerged"),
         (Situation(500, tasks=9), "LoRA, merged into a copy"),
         (Situation(10**5, far=True), "full fine-tuning"),
@@ -182,7 +184,7 @@ def test_an_api_needs_no_gpu():
 
 
 def test_a_recommendation_says_how_it_was_reached():
-    text = repr(recommend(500, base="smollm2-135m", gpu=80.0))
+    text = repr(recommend(500, base="llama2-7b", gpu=24.0))
     assert text.startswith("LoRA on all linear layers, merged")
     assert "How many labelled examples are there? 30 or more" in text and "LoRA trains in a fifth" in text
 
@@ -202,3 +204,9 @@ def test_a_recommendation_says_how_it_was_reached():
 def test_what_is_no_situation_is_refused(facts, message):
     with pytest.raises(ValueError, match=message):
         recommend(base="smollm2-135m", gpu=80.0, **facts)
+
+
+def test_the_cheat_sheet_has_every_way_and_counts_what_holds():
+    sheet = cheat_sheet()
+    assert [row[1] for row in sheet.rows] == [advice.what for _, advice in leaves()]
+    assert sheet.rows[0][0] == "the model gives: text only; examples: none" and sheet.rows[0][3] == "1 of 1"

@@ -12,8 +12,8 @@ from tiny_models import filled
 from torch import nn
 
 from lessonlib.evaluation import SavedTensors, step_bytes, tensor_bytes
-from lessonlib.four_bit import FourBitLinear, to_four_bits
-from lessonlib.lora import add_lora, load_lora, lora_layers, merge_lora, save_lora
+from lessonlib.four_bit import FourBitLinear, FourBitWeight, to_four_bits
+from lessonlib.lora import LoRAError, add_lora, load_lora, lora_layers, merge_lora, save_lora
 from lessonlib.nf4 import QuantizationError, dequantize, double_quantize, quantize
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -125,6 +125,23 @@ def test_a_damaged_weight_is_refused():
         FourBitLinear(source)
 
 
+def test_a_block_size_that_does_not_divide_the_weight_is_exact_where_the_codes_are():
+    source = linear(31, 58, bias=False)  # 1798 values: 28 blocks of 64, and 6 more
+    source.weight.data = torch.randint(-1, 2, (58, 31), generator=torch.Generator().manual_seed(0)).float()
+    close(FourBitLinear(source).dense_weight(), source.weight.data, atol=1e-2, rtol=0)
+
+
+def test_a_layer_of_zeros_stays_one():
+    source = linear(bias=False)
+    source.weight.data.zero_()
+    assert not FourBitLinear(source)(torch.randn(3, 128)).any()
+
+
+def test_another_dtype_is_refused_by_name():
+    with pytest.raises(QuantizationError, match=r"W is torch.float64"):
+        FourBitLinear(linear().double())
+
+
 # --- a model in 4 bits, and LoRA on top ---------------------------------------------------------------------
 
 
@@ -217,9 +234,19 @@ def test_an_adapter_trained_on_4_bits_is_saved_and_loaded(tiny, make_tiny, tiny_
 def test_a_plain_merge_never_writes_into_the_codes(tiny):
     filled(add_lora(to_four_bits(tiny), ["q_proj"], r=4))
     codes = tiny.model.layers[0].self_attn.q_proj.base.weight.clone()
-    with pytest.raises((RuntimeError, ValueError)):
+    with pytest.raises(LoRAError, match=r"q_proj has its base in 4 bits.*layer=QLoRALinear"):
         merge_lora(tiny)
     assert torch.equal(tiny.model.layers[0].self_attn.q_proj.base.weight, codes)
+
+
+def test_a_layer_of_your_own_computes_with_the_kept_weight(tiny, make_tiny, tiny_tokens):
+    class Twice(FourBitWeight):
+        def forward(self, x):
+            return 2 * (x @ self.dense_weight().T)
+
+    own = to_four_bits(tiny, layer=Twice)
+    assert sum(isinstance(module, Twice) for module in own.modules()) == 2 * 7
+    assert not torch.allclose(own(tiny_tokens).logits, to_four_bits(make_tiny())(tiny_tokens).logits)
 
 
 def test_a_model_without_plain_linear_layers_is_refused(tiny):

@@ -151,6 +151,21 @@ def test_an_evaluation_leaves_the_packed_weights_as_they_were(base, tiny_tokens)
     assert all(torch.equal(a, b) for a, b in zip(before, after))
 
 
+def test_matrices_that_neither_32_nor_64_divides_are_evaluated_and_trained(tmp_path, tiny_tokens):
+    # 32: what bitsandbytes' other layout asks for; 64: the block size.
+    from tiny_models import tiny_model, tiny_tokenizer
+
+    tiny_model(hidden_size=72, intermediate_size=100).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    model, _ = load_four_bit(source=tmp_path, dtype=torch.float32)
+    assert {linear.out_features % 32 for _, linear in four_bit_linears(model)} == {72 % 32, 36 % 32, 100 % 32}
+    filled(add_lora(model, ALL, r=4, layer=QLoRALinear))
+    before = gradients(model.train(), tiny_tokens)
+    assert torch.isfinite(logits(model.eval(), tiny_tokens)).all()
+    after = gradients(model.train(), tiny_tokens)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 @pytest.mark.filterwarnings("ignore:.*autograd kernel was not registered.*:UserWarning")
 @pytest.mark.skipif(not bitsandbytes.functional.has_avx512bf16(), reason="the bug needs AVX512-BF16")
 def test_without_the_work_around_gradients_vanish(base, tiny_tokens):

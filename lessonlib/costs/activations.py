@@ -10,13 +10,15 @@ are the tensors of one block, and of the head that turns the last state into a l
 from dataclasses import dataclass
 
 from .architecture import Architecture
-from .methods import Adapters, LoRA
+from .methods import Adapters, LoRA, PrefixTuning, PromptTuning
 
 # What the families call the matrices of a block. GPT-2's c_proj stands at the end of both halves.
 INTO_ATTENTION = {"q_proj", "k_proj", "v_proj", "query", "key", "value", "q", "k", "v", "c_attn", "qkv_proj"}
 OUT_OF_ATTENTION = {"o_proj", "out_proj", "o", "dense", "c_proj"}
 INTO_FEED_FORWARD = {"gate_proj", "up_proj", "gate_up_proj", "fc1", "c_fc", "wi", "wi_0", "wi_1", "dense"}
 OUT_OF_FEED_FORWARD = {"down_proj", "fc2", "wo", "c_proj", "dense"}
+
+FROZEN = PrefixTuning(0)  # a block in which nothing is trained, but through which gradients pass
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,18 @@ def activations(
 def block_parts(
     model: Architecture, method, element: int, batch: int, tokens: int, fused_attention: bool = False
 ) -> dict[str, float]:
-    """Bytes that one block keeps, by what they are."""
+    """Bytes that one block keeps, by what they are.
+
+    The first block keeps a little less, since nothing below the first trained matrix has a gradient; not counted.
+    """
     N = batch * tokens
     parts = (_gated if model.gated else _classic)(model, method, element, N)
-    if fused_attention:
-        parts["attention maps"] = 0
-    else:
-        parts["attention maps"] *= tokens
-    return parts | _added(model, method, element, N)
+    parts["attention maps"] *= 0 if fused_attention else tokens + _virtual(method)
+    parts |= _added(model, method, element, N) | _in_front(model, method, element, batch)
+    if isinstance(method, PromptTuning):  # it goes through the block itself, once for all texts
+        alone = block_parts(model, FROZEN, element, 1, method.tokens, fused_attention)
+        parts["the prompt's own"] = sum(alone.values())
+    return parts
 
 
 def _gated(model: Architecture, method, e: int, N: int) -> dict[str, float]:
@@ -98,12 +104,24 @@ def _classic(model: Architecture, method, e: int, N: int) -> dict[str, float]:
 
 
 def _added(model: Architecture, method, e: int, N: int) -> dict[str, float]:
-    """What the method's own modules keep besides."""
+    """What the method's own modules keep besides. Their float32 weights are multiplied as 16-bit copies, kept as well."""
+    if not isinstance(method, LoRA | Adapters):
+        return {}
+    copies = {"16-bit copies": e * method.trainable(model) / model.layers if e < 4 else 0}
     if isinstance(method, LoRA):
-        return {"A x": e * N * method.r * len(method.chosen(model)) / model.layers}
-    if isinstance(method, Adapters):
-        return {"in the bottlenecks": 2 * e * N * (model.d + 2 * method.m)}
-    return {}
+        return copies | {"A x": e * N * method.r * len(method.chosen(model)) / model.layers}
+    return copies | {"in the bottlenecks": 2 * e * N * (model.d + 2 * method.m)}
+
+
+def _virtual(method) -> int:
+    """Tokens in front of each text that are no words, and that all of its own look at."""
+    return method.tokens if isinstance(method, PromptTuning | PrefixTuning) else 0
+
+
+def _in_front(model: Architecture, method, e: int, batch: int) -> dict[str, float]:
+    """Keys and values of the virtual tokens, beside those of each text, repeated for all heads like theirs."""
+    p = _virtual(method)
+    return {"keys and values in front": 2 * e * batch * p * model.d_q} if p else {}
 
 
 def _inputs_kept(model: Architecture, method) -> set[str]:

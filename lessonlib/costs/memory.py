@@ -80,6 +80,7 @@ def training_memory(
 
     config: anything that `architecture` takes. method: FullFineTuning() if none is given. precision: of the model's
     weights, and of all that is kept for each trained one; what a method adds (A and B, prompts, adapters) is float32.
+    Float32 masters are counted with the optimizer, which moves them (as Rajbhandari et al. 2020 do, section 3.1).
     batch, tokens: sequences a step, and tokens a sequence.
 
     Raises ValueError that names the value for a batch or tokens below 1.
@@ -104,9 +105,9 @@ def training_memory(
     trained = precision if method.trains_everything else FLOAT32
     frozen = 0 if method.trains_everything else _frozen_bytes(model, method, precision)
     return Memory(
-        weights=frozen + trainable * (trained.weight + trained.master),
+        weights=frozen + trainable * trained.weight,
         gradients=trainable * trained.gradient,
-        optimizer=trainable * trained.moments + ADAM_COUNTER * method.tensors(model),
+        optimizer=trainable * (trained.moments + trained.master) + ADAM_COUNTER * method.tensors(model),
         activations=kept.peak,
     )
 

@@ -119,7 +119,7 @@ class PrefixTuning:
         return self.tokens * 2 * model.d_kv * model.layers
 
     def tensors(self, model: Architecture) -> int:
-        return 1
+        return 2  # keys and values, each of all layers
 
     def __str__(self):
         return f"prefix tuning, {self.tokens} tokens"

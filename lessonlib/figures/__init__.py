@@ -7,6 +7,14 @@ from .adapters import (
     tasks_before_after,
     width_sweep,
 )
+from .choosing import (
+    accuracy_by_examples,
+    cost_accuracy,
+    decision_tree,
+    forgotten,
+    gaps,
+    ways_compared,
+)
 from .costs import cost_bars, memory_planner, predicted_and_measured, scaling
 from .in_context import (
     attention_by_part,
@@ -25,6 +33,7 @@ from .lora import (
     rank_sweep,
     spectrum,
 )
+from .playground import Way, playground
 from .prompts import (
     calibration_effect,
     example_orders,
@@ -34,6 +43,17 @@ from .prompts import (
     prompt_toggles,
 )
 from .pruning import cuts, signals, sparsity_slider, ticket_curves, two_settings
+from .quantization import (
+    bits_slider,
+    block_sizes,
+    cards,
+    code_book,
+    formats,
+    gradients_before_and_after,
+    outweigh,
+    read_losses,
+    update_and_step,
+)
 from .reasoning import (
     accuracy_by_steps,
     chain_toggle,
@@ -44,19 +64,33 @@ from .reasoning import (
 )
 from .redundancy import head_maps, layer_costs, retention, subspace_curve
 from .style import Picture
+from .variants import digit_rows, places_before_after, variants_compared
 
 __all__ = [
     "Picture",
+    "Way",
+    "accuracy_by_examples",
     "accuracy_by_steps",
     "adapter_slider",
     "attention_by_part",
     "benchmark_times",
+    "bits_slider",
+    "block_sizes",
     "calibration_effect",
     "call_overheads",
+    "cards",
     "chain_toggle",
+    "code_book",
+    "cost_accuracy",
     "cost_bars",
     "cuts",
+    "decision_tree",
+    "digit_rows",
     "example_orders",
+    "forgotten",
+    "formats",
+    "gaps",
+    "gradients_before_and_after",
     "head_maps",
     "kinds_and_ways",
     "label_pairs",
@@ -66,12 +100,16 @@ __all__ = [
     "measured_groups",
     "memory_planner",
     "metric_and_emergence",
+    "outweigh",
+    "places_before_after",
+    "playground",
     "predicted_and_measured",
     "prompt_factors",
     "prompt_toggles",
     "published_gains",
     "rank_slider",
     "rank_sweep",
+    "read_losses",
     "regression_errors",
     "retention",
     "scale_trend",
@@ -88,6 +126,9 @@ __all__ = [
     "tasks_by_shots",
     "ticket_curves",
     "two_settings",
+    "update_and_step",
+    "variants_compared",
     "votes_curve",
+    "ways_compared",
     "width_sweep",
 ]

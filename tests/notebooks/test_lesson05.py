@@ -6,7 +6,7 @@ import torch
 from lesson_cells import definitions
 from torch import nn
 
-from lessonlib import digits, pruning
+from lessonlib import digits, experiments_pruning, experiments_subspace, pruning
 from lessonlib.experiments_pruning import (
     HIGH_RATE,
     NINETY,
@@ -14,9 +14,12 @@ from lessonlib.experiments_pruning import (
     SCHEDULE,
     SEEDS,
     SHORTER,
+    TRIED,
+    best_rate,
     compared_rounds,
     controls,
     curves,
+    learning_rate_trial,
     mean_interval,
 )
 from lessonlib.pruning import (
@@ -31,8 +34,8 @@ from lessonlib.runs import load_runs, rerun
 
 IMAGES = digits.Images(digits.digits("train").x[:200], digits.digits("train").y[:200])
 LOTTERY = [
-    {"data": "mnist1d", "learning_rate": RATE, **SCHEDULE},
-    {"data": "digits", "learning_rate": RATE, **SCHEDULE},
+    {"data": "mnist1d", "learning_rate": RATE["mnist1d"], **SCHEDULE},
+    {"data": "digits", "learning_rate": RATE["digits"], **SCHEDULE},
     {"data": "mnist1d", "learning_rate": HIGH_RATE, **SHORTER},
 ]
 
@@ -117,8 +120,52 @@ def test_the_recorded_tickets_are_of_all_seeds_and_one_sparsity(settings):
         )
 
 
+@pytest.mark.parametrize("way", ["rewound", "across_layers", "by_gradient"])
+def test_the_other_ways_have_as_many_seeds_as_the_ticket(way):
+    runs = load_runs(way, data="mnist1d", learning_rate=RATE["mnist1d"], **SHORTER)
+    assert sorted(run.settings["seed"] for run in runs) == list(SEEDS)
+
+
+@pytest.mark.parametrize("data", digits.SETS)
+def test_the_learning_rate_won_on_validation_images_with_as_many_trials_as_any(data):
+    for rate in TRIED:
+        trials = load_runs("learning_rate_trial", data=data, learning_rate=rate)
+        assert sorted(run.settings["seed"] for run in trials) == list(SEEDS)
+    assert RATE[data] == best_rate(data)
+    assert TRIED[0] < RATE[data] < TRIED[-1]  # not at an end of what was tried
+
+
+def test_a_trial_sees_no_test_image(monkeypatch):
+    asked = []
+
+    def one_set(split):
+        asked.append(split)
+        return IMAGES
+
+    monkeypatch.setitem(digits.SETS, "digits", one_set)
+    monkeypatch.setitem(experiments_pruning.STEPS, "digits", 2)
+    answers = learning_rate_trial("digits", learning_rate=1e-3, seed=0)["score"]
+    assert set(asked) == {"train"} and answers.targets == IMAGES.y[160:].tolist()
+
+
+def test_a_free_weight_moves_as_in_a_subspace_that_is_the_whole_space():
+    base, x = nn.Linear(6, 4), torch.randn(3, 6)
+    free = experiments_subspace.FreeLinear(base)
+    assert torch.equal(free(x), base(x))
+    assert [p.shape for p in free.parameters() if p.requires_grad] == [base.weight.shape]
+    nn.init.normal_(free.move)
+    torch.testing.assert_close(free(x), nn.functional.linear(x, base.weight + free.move, base.bias))
+
+
+def test_subspaces_and_full_training_got_the_same_number_of_trials():
+    room = experiments_subspace
+    for experiment, (_, name, rates) in room.TRIALS.items():
+        assert sorted(run.settings[name] for run in room.trials(experiment)) == sorted(rates)
+    assert len({len(rates) for _, _, rates in room.TRIALS.values()}) == 1
+
+
 def test_the_headline_holds_in_the_recorded_runs():
-    sparsity, ways = curves(data="mnist1d", learning_rate=RATE, **SCHEDULE)
+    sparsity, ways = curves(data="mnist1d", learning_rate=RATE["mnist1d"], **SCHEDULE)
     place = compared_rounds(SCHEDULE["rounds"]).index(NINETY)
     at = {name: mean_interval([values[place] for values in seeds]) for name, seeds in ways.items()}
     dense = mean_interval([values[0] for values in ways["winning ticket"]])

@@ -1,0 +1,160 @@
+"""The experiments of notebook 09: a base in several formats of few bits, and LoRA over it in 16 bits and in NF4.
+
+Both train on the shorter tickets, as in notebook 06, and are scored on all test tickets. The same two learning rates are
+tried for either, and the validation tickets choose.
+`python -m lessonlib.experiments_qlora` records what is missing; it resumes where it was stopped.
+"""
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import nn
+from torch.nn import functional as F
+
+from . import corpora
+from .evaluation import Accuracy
+from .experiments import ALL_LINEAR
+from .experiments_adapters import VALIDATION, judged, short_tickets, ticket_task
+from .lora import LoRALinear, add_lora
+from .models import load_base
+from .qlora import QLoRALinear, load_four_bit, model_bytes
+from .quantization import FORMATS
+from .runs import Run, load_runs, record
+from .session import seed_everything
+from .training import fit
+
+FORMAT = {format.name: format for format in FORMATS}
+READ = 24  # validation tickets that a base reads for its loss on plain text
+
+
+def linears(model: nn.Module) -> list[nn.Linear]:
+    """The matrices that QLoRA keeps in 4 bits: those in the blocks, not the head."""
+    return [m for m in model.modules() if isinstance(m, nn.Linear) and m is not model.get_output_embeddings()]
+
+
+@torch.no_grad()
+def rounded(model: nn.Module, format) -> nn.Module:
+    """The model with each matrix in its blocks replaced by what `format` keeps of it, written out again."""
+    for linear in linears(model):
+        linear.weight.copy_(format.dequantize(format.quantize(linear.weight)))
+    return model
+
+
+@torch.no_grad()
+def read(model: nn.Module, tokenizer) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of every next token in some tickets, (tokens, V), and which one came, (tokens,)."""
+    said, device = [], next(model.parameters()).device
+    for ids in _texts(tokenizer):
+        said.append(model(ids.to(device), use_cache=False).logits[0, :-1].float().log_softmax(-1))
+    return torch.cat(said), torch.cat([ids[0, 1:] for ids in _texts(tokenizer)]).to(device)
+
+
+def _texts(tokenizer) -> list[torch.Tensor]:
+    texts = corpora.tickets("validation")["text"][:READ]
+    return [tokenizer(text, return_tensors="pt").input_ids[:, :96] for text in texts]
+
+
+def base_in(format: str) -> dict:
+    """The base with its matrices in this format, untrained, reading tickets as plain text: how often its likeliest next
+    token is the one that came, its loss in nats a token, and how far its probabilities are from those of the 16-bit
+    model (Kullback-Leibler, nats a token)."""
+    model, tokenizer = load_base()
+    before, came = read(model, tokenizer)
+    after, _ = read(rounded(model, FORMAT[format]), tokenizer)
+    return {
+        "score": Accuracy(after.argmax(-1).tolist(), came.tolist()),
+        "text_loss_before": F.nll_loss(before, came).item(),
+        "text_loss": F.nll_loss(after, came).item(),
+        "divergence": F.kl_div(after, before, log_target=True, reduction="batchmean").item(),
+    }
+
+
+def _score(model: nn.Module, task) -> dict:
+    validation, test = corpora.tickets("validation").select(range(VALIDATION)), corpora.tickets("test")
+    tried, tried_loss = judged(model, task, validation["text"], validation["intent"])
+    score, loss = judged(model, task, test["text"], test["intent"])
+    return {
+        "score": score,
+        "validation": tried.value,
+        "validation_loss": round(tried_loss, 4),
+        "test_loss": round(loss, 4),
+    }
+
+
+def _train(model, tokenizer, layer, *, targets, r, seed, learning_rate, steps, batch_size) -> dict:
+    seed_everything(seed)  # after the model is loaded: A starts with the same numbers over every base
+    add_lora(model, targets, r=r, alpha=2 * r, layer=layer)
+    task = ticket_task(tokenizer)
+    batches = task.training_batches(*short_tickets(), steps=steps, batch_size=batch_size, seed=seed)
+    history = fit(model, batches, learning_rate=learning_rate)
+    return _score(model, task) | {
+        "trainable": history.trainable,
+        "training_seconds": history.seconds,
+        "losses": [round(loss, 4) for loss in history.losses],
+        "bytes": model_bytes(model),
+    }
+
+
+def lora_16_bits(**settings) -> dict:
+    """LoRA over the base as it is. settings: targets, r, seed, learning_rate, steps, batch_size."""
+    return _train(*load_base(), LoRALinear, **settings)
+
+
+def qlora(**settings) -> dict:
+    """The same LoRA over the base in NF4, double quantized, by bitsandbytes."""
+    return _train(*load_four_bit(), QLoRALinear, **settings)
+
+
+# --- which runs are recorded -----------------------------------------------------------------------------------------
+
+MODULE = "lessonlib.experiments_qlora"
+RATES = (1e-3, 3e-3)
+SEEDS = (0, 1)
+TRAINING = {"r": 8, "steps": 40, "batch_size": 8}
+EVERYWHERE = {"targets": ALL_LINEAR, **TRAINING}
+
+
+def best_rate(experiment: str, **settings) -> float:
+    """The learning rate with the best validation accuracy among the recorded trials (seed 0), the loss decides ties."""
+    trials = load_runs(experiment, seed=0, **settings)
+    best = max(trials, key=lambda run: (run.results["validation"], -run.results["validation_loss"]))
+    return best.settings["learning_rate"]
+
+
+def chosen(experiment: str, **settings) -> list[Run]:
+    """The recorded runs, all seeds, at the learning rate that won on validation."""
+    return load_runs(experiment, learning_rate=best_rate(experiment, **settings), **settings)
+
+
+def compared(a: list[Run], b: list[Run]) -> tuple[float, float, float]:
+    """a's accuracy minus b's, each averaged over its seeds: (difference, low, high), a 95 % bootstrap interval over the
+    tickets."""
+    gain = np.mean([run.answers().right for run in a], 0) - np.mean([run.answers().right for run in b], 0)
+    interval = stats.bootstrap(
+        (gain,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return float(gain.mean()), float(interval.low), float(interval.high)
+
+
+def targets(run: Run) -> list[int]:
+    """The right answers of a recorded run, read anew from the tickets."""
+    if "text_loss" in run.results:
+        return torch.cat([ids[0, 1:] for ids in _texts(load_base()[1])]).tolist()
+    return list(corpora.tickets("test")["intent"])
+
+
+def record_all() -> None:
+    """Record every run that the notebook draws from and that is not there yet."""
+    for experiment in ("lora_16_bits", "qlora"):
+        for rate in RATES:
+            record(f"{MODULE}:{experiment}", learning_rate=rate, seed=0, **EVERYWHERE)
+    for format in FORMAT:
+        record(f"{MODULE}:base_in", format=format)
+    for seed in SEEDS[1:]:
+        for experiment in ("qlora", "lora_16_bits"):
+            rate = best_rate(experiment, **EVERYWHERE)
+            record(f"{MODULE}:{experiment}", learning_rate=rate, seed=seed, **EVERYWHERE)
+
+
+if __name__ == "__main__":
+    record_all()
