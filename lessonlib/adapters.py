@@ -157,7 +157,7 @@ def _add(model: nn.Module, m: int, module: Callable, ends: tuple[str, ...]) -> n
     built = {path: _adapted(model.get_submodule(path), m, module) for path in paths}
     _freeze_base(model)
     for path, part in built.items():
-        _put(model, path, part)
+        model.set_submodule(path, part)
     return model
 
 
@@ -176,11 +176,6 @@ def width(base: nn.Module) -> int:
     return base.nf if hasattr(base, "nf") else base.out_features
 
 
-def _put(model: nn.Module, path: str, module: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, module)
-
-
 def train_layer_norms(model: nn.Module) -> nn.Module:
     """Freeze the base and let a float32 copy of each layer norm's gain and bias train; adapters go on training.
 
@@ -195,7 +190,7 @@ def train_layer_norms(model: nn.Module) -> nn.Module:
         raise AdapterError(f"a {type(model).__name__} has no layer norm with weights to train")
     _freeze_base(model)
     for path, norm in norms:
-        _put(model, path, TrainedNorm(norm))
+        model.set_submodule(path, TrainedNorm(norm))
     return model
 
 
@@ -208,7 +203,7 @@ def _is_norm(module: nn.Module) -> bool:
 def remove_adapters(model: nn.Module) -> nn.Module:
     """Take adapters and trained layer norms out; the base is then what it was, bit for bit. All is frozen still."""
     for path, part in _all_or_raise(model):
-        _put(model, path, part.base)
+        model.set_submodule(path, part.base)
     return model
 
 
@@ -323,7 +318,7 @@ def load_adapters(model: nn.Module, file: str | Path, module: Callable = Bottlen
     parts = _parts(model, file, module)
     _freeze_base(model)
     for path, part in parts.items():
-        _put(model, path, part)
+        model.set_submodule(path, part)
     return model
 
 

@@ -90,8 +90,7 @@ class LoRABank:
     def put(self, modules: dict[str, nn.Module]) -> None:
         """Put modules in the places of the model that they are named after, for a while: the layers, or others."""
         for path, module in modules.items():
-            parent, _, name = path.rpartition(".")
-            setattr(self.model.get_submodule(parent), name, module)
+            self.model.set_submodule(path, module)
 
     # --- adapters come and go ----------------------------------------------------------------------------------------
 

@@ -366,6 +366,15 @@ CALIBRATED = Question(
     ),
 )
 
+
+def _by_memory(everything: Advice, lora: Advice) -> Question:
+    return Question(
+        "What is the most that can be trained?",
+        "memory",
+        (Answer("all weights", ("full fine-tuning",), everything), Answer("LoRA", ("LoRA",), lora)),
+    )
+
+
 SERVED = Question(
     "How many tasks does one server have to know?",
     "tasks",
@@ -373,30 +382,18 @@ SERVED = Question(
         Answer(
             "one",
             range(1, 2),
-            Question(
-                "What is the most that can be trained?",
-                "memory",
-                (
-                    Answer(
-                        "all weights",
-                        ("full fine-tuning",),
-                        Advice(
-                            "full fine-tuning with float32 masters, beside LoRA: keep what wins on validation",
-                            "On our tickets' topics full fine-tuning won, on their urgency LoRA: your own case decides.",
-                            ("full fine-tuning", "LoRA"),
-                            (FULL_IS_AHEAD, FULL_STAYS_AHEAD, AHEAD_ON_ANOTHER_TASK, AS_GOOD_ON_GPT3),
-                        ),
-                    ),
-                    Answer(
-                        "LoRA",
-                        ("LoRA",),
-                        Advice(
-                            "LoRA on all linear layers, merged",
-                            "It fits where training everything does not, and an answer takes as long as the base's.",
-                            ("LoRA",),
-                            (LORA_NEEDS_LESS, MERGED_IS_FREE, AS_GOOD_ON_GPT3),
-                        ),
-                    ),
+            _by_memory(
+                Advice(
+                    "full fine-tuning with float32 masters, beside LoRA: keep what wins on validation",
+                    "On our tickets' topics full fine-tuning won, on their urgency LoRA: your own case decides.",
+                    ("full fine-tuning", "LoRA"),
+                    (FULL_IS_AHEAD, FULL_STAYS_AHEAD, AHEAD_ON_ANOTHER_TASK, AS_GOOD_ON_GPT3),
+                ),
+                Advice(
+                    "LoRA on all linear layers, merged",
+                    "It fits where training everything does not, and an answer takes as long as the base's.",
+                    ("LoRA",),
+                    (LORA_NEEDS_LESS, MERGED_IS_FREE, AS_GOOD_ON_GPT3),
                 ),
             ),
         ),
@@ -441,30 +438,18 @@ FAR = Question(
         Answer(
             "yes",
             (True,),
-            Question(
-                "What is the most that can be trained?",
-                "memory",
-                (
-                    Answer(
-                        "all weights",
-                        ("full fine-tuning",),
-                        Advice(
-                            "full fine-tuning, with float32 masters",
-                            "Far from what the base knows, a low rank holds training back. Watch what is forgotten.",
-                            ("full fine-tuning",),
-                            (FAR_OFF_HERE, LEARNS_LESS_FAR_OFF, FORGETS_LESS),
-                        ),
-                    ),
-                    Answer(
-                        "LoRA",
-                        ("LoRA",),
-                        Advice(
-                            "LoRA on all linear layers, of a high rank (64 to 256)",
-                            "Far from what the base knows, rank counts.",
-                            ("LoRA",),
-                            (RANK_HELPS_FAR_OFF, FORGETS_LESS),
-                        ),
-                    ),
+            _by_memory(
+                Advice(
+                    "full fine-tuning, with float32 masters",
+                    "Far from what the base knows, a low rank holds training back. Watch what is forgotten.",
+                    ("full fine-tuning",),
+                    (FAR_OFF_HERE, LEARNS_LESS_FAR_OFF, FORGETS_LESS),
+                ),
+                Advice(
+                    "LoRA on all linear layers, of a high rank (64 to 256)",
+                    "Far from what the base knows, rank counts.",
+                    ("LoRA",),
+                    (RANK_HELPS_FAR_OFF, FORGETS_LESS),
                 ),
             ),
         ),

@@ -8,7 +8,6 @@ anew, each with the answers of all seeds, and of both ways where two are compare
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-from scipy import stats
 
 from . import experiments_choosing as room
 from .costs import (
@@ -20,12 +19,10 @@ from .costs import (
     Memory,
     PrefixTuning,
     PromptTuning,
-    architecture,
-    block_parts,
-    head_parts,
     training_memory,
 )
-from .runs import Run, load_runs
+from .evaluation import mean_difference, mean_interval, shares_right
+from .runs import Run
 from .tables import Table
 
 BASE = "smollm2-135m"
@@ -33,22 +30,7 @@ BASE = "smollm2-135m"
 
 def right(runs: Iterable[Run]) -> np.ndarray:
     """The share of a way's seeds that answered each text rightly, (texts,)."""
-    return np.mean([run.answers().right for run in runs], axis=0)
-
-
-def mean_interval(shares: np.ndarray) -> tuple[float, float, float]:
-    """The mean of values that the texts have, and its 95 % bootstrap interval over the texts: (mean, low, high).
-
-    >>> mean_interval(np.array([1.0, 1.0, 1.0]))
-    (1.0, 1.0, 1.0)
-    """
-    if np.ptp(shares) == 0:
-        return (float(shares[0]),) * 3
-    draw = stats.bootstrap(
-        (shares,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(0)
-    )
-    low, high = draw.confidence_interval
-    return float(shares.mean()), float(low), float(high)
+    return shares_right([run.answers() for run in runs])
 
 
 def score(runs: Sequence[Run]) -> tuple[float, float, float]:
@@ -61,12 +43,10 @@ def difference(a: Sequence[Run], b: Sequence[Run]) -> tuple[float, float, float]
 
     Raises ValueError where the two were judged by other right answers.
     """
-    if len({tuple(run.score["targets"]) for run in (*a, *b)}) > 1:
-        raise ValueError("the two were not measured on the same texts with the same right answers")
-    return mean_interval(right(a) - right(b))
+    return mean_difference([run.answers() for run in a], [run.answers() for run in b])
 
 
-BOTH = ("as it was", room.LONGER_NAME, *room.CONDITIONS)
+BOTH = (room.UNCHANGED, room.LONGER_NAME, *room.CONDITIONS)
 
 
 def both_ways(condition: str) -> tuple[list[Run], list[Run]]:
@@ -74,12 +54,7 @@ def both_ways(condition: str) -> tuple[list[Run], list[Run]]:
 
     Raises LookupError where either is not recorded.
     """
-    if condition == "as it was":
-        found = [room.chosen(method) for method in room.MAIN]
-    elif condition == room.LONGER_NAME:
-        found = [room.chosen(method, training=room.LONGER) for method in room.MAIN]
-    else:
-        found = [load_runs("gap", condition=condition, method=method) for method in room.MAIN]
+    found = [room.under(condition, method) for method in room.MAIN]
     seeds = set.intersection(*({run.settings["seed"] for run in runs} for runs in found))
     lora, full = ([run for run in runs if run.settings["seed"] in seeds] for runs in found)
     return lora, full
@@ -163,22 +138,7 @@ AS_PLANNED = {
 
 
 def predicted(method: str, *, batch: int, tokens: int, base=BASE) -> Memory:
-    """Bytes of a step of the head-to-head, from the formulae of notebook 01: a loss on one label for each text.
-
-    Unlike there, the head meets one vector a text and not one a token.
-    """
-    plan, model = AS_PLANNED[method], architecture(base)
-    everything = plan.trains_everything
-    memory = training_memory(
-        model, plan, precision=MASTER_WEIGHTS if everything else MIXED, batch=batch, tokens=tokens
-    )
-    return Memory(
-        memory.weights, memory.gradients, memory.optimizer, _activations(model, plan, batch, tokens)
-    )
-
-
-def _activations(model, plan, batch: int, tokens: int) -> float:
-    parts = block_parts(model, plan, 2, batch, tokens)
-    head = head_parts(model, plan, 2, batch * tokens)
-    head |= {name: head[name] / tokens for name in ("into the head", "log-probabilities")}
-    return model.layers * sum(parts.values()) + sum(head.values())
+    """Bytes of a step of the head-to-head, from the formulae of notebook 01: a loss on one label for each text."""
+    plan = AS_PLANNED[method]
+    precision = MASTER_WEIGHTS if plan.trains_everything else MIXED
+    return training_memory(base, plan, precision=precision, batch=batch, tokens=tokens, scored=1)

@@ -76,15 +76,40 @@ def accuracy(model: nn.Module, task: LabelTask, texts: Sequence[str], targets: S
 
 def paired_difference(a: Accuracy, b: Accuracy) -> tuple[float, float, float]:
     """a's accuracy minus b's on the same texts: (difference, low, high), a 95 % bootstrap interval over the texts."""
-    if a.targets != b.targets:
+    return mean_difference([a], [b])
+
+
+def mean_difference(a: Sequence[Accuracy], b: Sequence[Accuracy]) -> tuple[float, float, float]:
+    """a's accuracy minus b's, each the mean of its runs on the same texts: (difference, low, high), paired.
+
+    The texts are drawn anew, each with the answers of all runs of both. Raises ValueError where the two were judged by
+    other right answers.
+
+    >>> mean_difference([Accuracy([1, 1], [1, 1])], [Accuracy([1, 0], [1, 1]), Accuracy([1, 1], [1, 1])])[0]
+    0.25
+    """
+    if any(one.targets != a[0].targets for one in (*a, *b)):
         raise ValueError("the two were not measured on the same texts in the same order")
-    gain = a.right.astype(float) - b.right.astype(float)
-    if not gain.any():
-        return 0.0, 0.0, 0.0
+    return mean_interval(shares_right(a) - shares_right(b))
+
+
+def shares_right(answers: Sequence[Accuracy]) -> np.ndarray:
+    """For each text the share of the runs that got it right, (texts,)."""
+    return np.mean([one.right for one in answers], axis=0)
+
+
+def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """The mean of values that the texts have, and its 95 % bootstrap interval over the texts: (mean, low, high).
+
+    >>> mean_interval(np.array([1.0, 1.0, 1.0]))
+    (1.0, 1.0, 1.0)
+    """
+    if np.ptp(values) == 0:
+        return (float(values[0]),) * 3
     interval = stats.bootstrap(
-        (gain,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(0)
+        (values,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
-    return float(gain.mean()), float(interval.low), float(interval.high)
+    return float(values.mean()), float(interval.low), float(interval.high)
 
 
 def rank_holding(singular_values: Sequence[float], share: float) -> int:

@@ -12,7 +12,7 @@ from .classification import LabelTask
 from .evaluation import Accuracy, accuracy, rank_holding, training_bytes
 from .lora import add_lora
 from .models import load_base
-from .runs import Run, load_runs, record
+from .runs import Run, best_on_validation, load_runs, record
 from .session import seed_everything
 from .training import fit
 
@@ -48,14 +48,8 @@ def _train_and_score(
     )
     history = fit(model, batches, learning_rate=learning_rate)
     validation = _score(model, task, "validation")
-    return {
-        "score": _score(model, task, "test"),
-        "validation": validation.value,
-        "trainable": history.trainable,
-        "training_seconds": history.seconds,
-        "losses": [round(loss, 4) for loss in history.losses],
-        "bytes": training_bytes(model),
-    }
+    scores = {"score": _score(model, task, "test"), "validation": validation.value}
+    return scores | history.results() | {"bytes": training_bytes(model)}
 
 
 def zero_shot() -> dict:
@@ -126,8 +120,7 @@ FULL = {"steps": 120, "batch_size": 8}
 
 def best_rate(experiment: str, **settings) -> float:
     """The learning rate with the best validation accuracy among the recorded trials (seed 0)."""
-    trials = load_runs(experiment, seed=0, **settings)
-    return max(trials, key=lambda run: run.results["validation"]).settings["learning_rate"]
+    return best_on_validation(load_runs(experiment, seed=0, **settings)).settings["learning_rate"]
 
 
 def chosen(experiment: str, **settings) -> list[Run]:

@@ -22,7 +22,7 @@ from .adapters import (
 from .classification import LabelTask, label_logits
 from .evaluation import Accuracy
 from .models import load_base
-from .runs import Run, load_runs, record
+from .runs import Run, best_on_validation, load_runs, record
 from .session import seed_everything
 from .training import fit
 
@@ -43,10 +43,10 @@ def ticket_task(tokenizer, name: str = "intent") -> LabelTask:
     return LabelTask(tokenizer, labels, words, template=f"Ticket: {{text}}\n{heading}:")
 
 
-def short_tickets(task: str = "intent") -> tuple[list[str], list[int]]:
-    """Texts and labels of the training tickets of at most SHORT characters."""
+def short_tickets(task: str = "intent", longest: int = SHORT) -> tuple[list[str], list[int]]:
+    """Texts and labels of the training tickets of at most so many characters."""
     rows = corpora.tickets("train")
-    pairs = [(text, label) for text, label in zip(rows["text"], rows[task]) if len(text) <= SHORT]
+    pairs = [(text, label) for text, label in zip(rows["text"], rows[task]) if len(text) <= longest]
     return [text for text, _ in pairs], [label for _, label in pairs]
 
 
@@ -68,12 +68,13 @@ def judged(model: nn.Module, task: LabelTask, texts, targets) -> tuple[Accuracy,
     return Accuracy(predictions, list(targets)), total / len(order)
 
 
-def _score(model: nn.Module, task: LabelTask, name: str) -> dict:
+def scores(model: nn.Module, task: LabelTask, name: str = "intent") -> dict:
+    """What a run keeps of validation and test tickets, `name` being their column."""
     validation, test = corpora.tickets("validation").select(range(VALIDATION)), corpora.tickets("test")
     tried, tried_loss = judged(model, task, validation["text"], validation[name])
     score, loss = judged(model, task, test["text"], test[name])
     losses = {"validation_loss": round(tried_loss, 4), "test_loss": round(loss, 4)}
-    return {"task": name, "score": score, "validation": tried.value} | losses
+    return {"score": score, "validation": tried.value} | losses
 
 
 def train_and_judge(
@@ -83,17 +84,13 @@ def train_and_judge(
     labelled = ticket_task(tokenizer, task)
     batches = labelled.training_batches(*short_tickets(task), steps=steps, batch_size=batch_size, seed=seed)
     history = fit(model, batches, learning_rate=learning_rate)
-    return _score(model, labelled, task) | {
-        "trainable": history.trainable,
-        "training_seconds": history.seconds,
-        "losses": [round(loss, 4) for loss in history.losses],
-    }
+    return {"task": task} | scores(model, labelled, task) | history.results()
 
 
 def no_adapter(task: str = "intent") -> dict:
     """The base model as it comes."""
     model, tokenizer = load_base()
-    return _score(model, ticket_task(tokenizer, task), task)
+    return {"task": task} | scores(model, ticket_task(tokenizer, task), task)
 
 
 def houlsby(m: int, seed: int, task: str = "intent", **training) -> dict:
@@ -185,8 +182,7 @@ def best_rate(experiment: str, **settings) -> float:
     trials = [
         run for run in load_runs(experiment, seed=0, **settings) if run.settings["learning_rate"] != TOO_HIGH
     ]
-    best = max(trials, key=lambda run: (run.results["validation"], -run.results["validation_loss"]))
-    return best.settings["learning_rate"]
+    return best_on_validation(trials).settings["learning_rate"]
 
 
 def chosen(experiment: str, **settings) -> list[Run]:

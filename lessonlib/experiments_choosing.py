@@ -22,7 +22,7 @@ from torch import nn
 
 from . import corpora
 from .adapters import add_adapters
-from .classification import LabelTask, label_logits, label_loss
+from .classification import Batch, LabelTask, label_logits, label_loss
 from .evaluation import Accuracy, SavedTensors, accuracy, paired_times, training_bytes
 from .experiments import ALL_LINEAR, best_rate
 from .experiments_in_context import FORMS, WORDS, balanced_draw
@@ -32,7 +32,7 @@ from .lora import add_lora, merge_lora
 from .master_weights import MasterAdamW
 from .models import load_base
 from .prompting import CONTENT_FREE, FewShotPrompt, calibrate, score_labels
-from .runs import Run, load_runs, record
+from .runs import Run, best_on_validation, load_runs, record
 from .session import seed_everything
 from .soft_prompts import add_prefix, add_prompt
 from .training import fit, trainable_parameters
@@ -140,30 +140,35 @@ def what_it_costs(method: str, rounds: int) -> dict:
     seed_everything(0)
     model, tokenizer = load_base()
     TRAINED[method].build(model, tokenizer)
-    cut = intent_task(tokenizer, CUT)
     beside, _ = load_base()
     TRAINED["LoRA"].build(beside, tokenizer)
-    steps = {"LoRA": _step(beside, cut, "LoRA"), "method": _step(model, cut, method)}
+    batch = longest(intent_task(tokenizer, CUT)).to(next(model.parameters()).device)
+    steps = {"LoRA": _step(beside, batch, "LoRA"), "method": _step(model, batch, method)}
     step_time = _in_turns(steps, "LoRA", rounds)
     test = corpora.tickets("test").select(range(ANSWERED * 8))
     return {
         "score": accuracy(model, intent_task(tokenizer), test["text"], test["intent"]),
         "trainable": sum(p.numel() for p in trainable_parameters(model)),
-        "bytes": _step_bytes(model, cut, method),
+        "bytes": step_bytes(model, batch, method),
         "step_time": step_time,
         "answer_time": _answer_times(model, tokenizer, method, rounds),
     }
 
 
-def _longest(task: LabelTask):
+def longest(task: LabelTask) -> Batch:
+    """The eight longest training tickets."""
     rows = sorted(corpora.tickets("train"), key=lambda row: -len(row["text"]))[:8]
     return task.batch([task.encode(row["text"]) for row in rows], [row["intent"] for row in rows])
 
 
-def _step(model: nn.Module, task: LabelTask, method: str) -> Callable:
-    """A training step, whole, at a learning rate of zero: nothing moves."""
-    batch = _longest(task).to(next(model.parameters()).device)
-    optimizer = TRAINED[method].optimizer(trainable_parameters(model), lr=0.0)
+def _still(model: nn.Module, method: str) -> torch.optim.Optimizer:
+    """The way's optimizer at a learning rate of zero: nothing moves."""
+    return TRAINED[method].optimizer(trainable_parameters(model), lr=0.0)
+
+
+def _step(model: nn.Module, batch: Batch, method: str) -> Callable:
+    """A training step, whole, that moves nothing."""
+    optimizer = _still(model, method)
 
     def step():
         label_loss(model, batch).backward()
@@ -173,9 +178,9 @@ def _step(model: nn.Module, task: LabelTask, method: str) -> Callable:
     return step
 
 
-def _step_bytes(model: nn.Module, task: LabelTask, method: str) -> dict[str, int]:
-    batch = _longest(task).to(next(model.parameters()).device)
-    optimizer = TRAINED[method].optimizer(trainable_parameters(model), lr=0.0)
+def step_bytes(model: nn.Module, batch: Batch, method: str) -> dict[str, int]:
+    """Counted bytes of a training step that moves nothing."""
+    optimizer = _still(model, method)
     with SavedTensors(model) as saved:
         loss = label_loss(model, batch)
     loss.backward()
@@ -239,19 +244,13 @@ def head_to_head(
     seed_everything(seed)
     model, tokenizer = load_base()
     TRAINED[method].build(model, tokenizer)
-    task, cut = intent_task(tokenizer), intent_task(tokenizer, CUT)
     rows = corpora.tickets("train").select(training_rows(examples, seed))
-    batches = cut.training_batches(
+    batches = intent_task(tokenizer, CUT).training_batches(
         rows["text"], rows["intent"], steps=steps, batch_size=batch_size, seed=seed
     )
     history = fit(model, batches, learning_rate=learning_rate, optimizer=TRAINED[method].optimizer)
-    scores = _scores(model, task)
-    return scores | {
-        "elsewhere": elsewhere(model, tokenizer),
-        "trainable": history.trainable,
-        "training_seconds": history.seconds,
-        "losses": [round(loss, 4) for loss in history.losses],
-    }
+    scores = _scores(model, intent_task(tokenizer))
+    return scores | {"elsewhere": elsewhere(model, tokenizer)} | history.results()
 
 
 def _validation():
@@ -370,7 +369,7 @@ SEEDS = (0, 1, 2)
 SIZES = (10, 30, 100, 300, ALL)
 MAIN = ("LoRA", "full fine-tuning")  # measured at every size, and trained longer
 LONGER, LONGER_SEEDS = {"steps": 120, "batch_size": 8}, (0, 1)
-LONGER_NAME = "three times as many steps"
+UNCHANGED, LONGER_NAME = "as it was", "three times as many steps"
 GAP_SEEDS = SMALLER_SEEDS = (0,)  # what moves the gap, and fewer tickets
 
 
@@ -381,8 +380,7 @@ def rate(method: str, training: dict = TRAINING) -> float:
 
 def shots(method: str) -> int:
     """The number of examples that won on validation."""
-    trials = load_runs("head_to_head_prompts", method=method, seed=0)
-    return max(trials, key=lambda run: run.results["validation"]).settings["shots"]
+    return best_on_validation(load_runs("head_to_head_prompts", method=method, seed=0)).settings["shots"]
 
 
 def chosen(method: str, examples: int = ALL, training: dict = TRAINING) -> list[Run]:
@@ -393,22 +391,11 @@ def chosen(method: str, examples: int = ALL, training: dict = TRAINING) -> list[
     return load_runs("head_to_head", method=method, examples=examples, learning_rate=best, **training)
 
 
-def table() -> dict[str, list[Run]]:
-    """All eight with all training tickets, in the order of what they train."""
-    return {method: chosen(method) for method in METHODS}
-
-
-def curves() -> dict[str, dict[int, list[Run]]]:
-    """The main ways by the number of training tickets."""
-    return {method: {size: chosen(method, size) for size in SIZES} for method in MAIN}
-
-
-def gap_runs() -> dict[str, dict[str, list[Run]]]:
-    """For each condition, LoRA's and full fine-tuning's runs; "as it was" is the head-to-head itself."""
-    as_it_was = {method: chosen(method) for method in MAIN}
-    longer = {method: chosen(method, training=LONGER) for method in MAIN}
-    asked = {c: {method: load_runs("gap", condition=c, method=method) for method in MAIN} for c in CONDITIONS}
-    return {"as it was": as_it_was, LONGER_NAME: longer} | asked
+def under(condition: str, method: str) -> list[Run]:
+    """A main way's runs with one thing changed, all seeds: one of `CONDITIONS`, `LONGER_NAME`, or `UNCHANGED`."""
+    if condition in CONDITIONS:
+        return load_runs("gap", condition=condition, method=method)
+    return chosen(method, training=LONGER if condition == LONGER_NAME else TRAINING)
 
 
 def costs(method: str) -> Run:

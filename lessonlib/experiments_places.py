@@ -226,7 +226,11 @@ def _facts(tokenizer) -> Pairs:
 def _answered(model, tokenizer, rows: Sequence[dict]) -> list[int]:
     prompts = [f"Q: {row['question']}\nA:" for row in rows]
     wrote = write_behind(model, tokenizer, "", prompts, 16)
-    return [int(row["answer"].casefold() in text.casefold()) for row, text in zip(rows, wrote)]
+    return [_names(row["answer"], text) for row, text in zip(rows, wrote)]
+
+
+def _names(answer: str, text: str) -> int:
+    return int(answer.casefold() in text.casefold())
 
 
 def _judge_facts(model, tokenizer) -> tuple[list, dict]:
@@ -252,7 +256,7 @@ def looked_up(finder: str) -> dict:
     model.set_attn_implementation("sdpa")
     asked = [f"{READ} {handbook[i]['fact']}\nQuestion: {row['question']}" for i, row in zip(shown, rows)]
     wrote = write_behind(model, tokenizer, "", [chat(tokenizer, text) for text in asked], 25)
-    answers = [int(row["answer"].casefold() in text.casefold()) for row, text in zip(rows, wrote)]
+    answers = [_names(row["answer"], text) for row, text in zip(rows, wrote)]
     found = sum(a == b for a, b in zip(shown, own)) / len(rows)
     return {
         "score": Accuracy(answers, [1] * len(rows)),
@@ -313,9 +317,7 @@ def _judge_terse(model, tokenizer) -> tuple[list, dict]:
     wrote = write_behind(model, tokenizer, "", [chat(tokenizer, row["question"]) for row in rows], ROOM)
     ended = [len(tokenizer(text, add_special_tokens=False).input_ids) < ROOM for text in wrote]
     terse = [int(end and 0 < len(text.split()) <= FEW) for end, text in zip(ended, wrote)]
-    right = [
-        row["options"][row["answer"]].rstrip(".").casefold() in t.casefold() for row, t in zip(rows, wrote)
-    ]
+    right = [_names(row["options"][row["answer"]].rstrip("."), text) for row, text in zip(rows, wrote)]
     return terse, {"names_the_answer": sum(right), "written": wrote}
 
 
@@ -358,10 +360,7 @@ def place(place: str, r: int, learning_rate: float, steps: int, batch_size: int,
         "before": before,
         "counted": counted,
         "counted_before": counted_before,
-        "trainable": history.trainable,
-        "training_seconds": history.seconds,
-        "losses": [round(loss, 4) for loss in history.losses],
-    }
+    } | history.results()
 
 
 def _judged(here: Place, model, tokenizer) -> tuple[list, dict]:
@@ -382,14 +381,7 @@ STEPS = {
     "new skill": (100, 16),
     "terse": (30, 4),
 }
-RECORDED = (
-    "vocabulary",
-    "records",
-    "system prompt",
-    "new facts",
-    "new skill",
-    "terse",
-)  # "house style" is not, so far
+RECORDED = [name for name in STEPS if name != "house style"]  # which is not recorded so far
 
 
 def place_runs(r: int = R) -> dict[str, Run]:

@@ -5,21 +5,20 @@ tried for either, and the validation tickets choose.
 `python -m lessonlib.experiments_qlora` records what is missing; it resumes where it was stopped.
 """
 
-import numpy as np
 import torch
-from scipy import stats
 from torch import nn
 from torch.nn import functional as F
 
 from . import corpora
-from .evaluation import Accuracy
-from .experiments import ALL_LINEAR
-from .experiments_adapters import VALIDATION, judged, short_tickets, ticket_task
+from .evaluation import Accuracy, mean_difference
+from .experiments import ALL_LINEAR, best_rate
+from .experiments import chosen as chosen  # the notebook asks for it here
+from .experiments_adapters import scores, short_tickets, ticket_task
 from .lora import LoRALinear, add_lora
 from .models import load_base
 from .qlora import QLoRALinear, load_four_bit, model_bytes
 from .quantization import FORMATS
-from .runs import Run, load_runs, record
+from .runs import Run, record
 from .session import seed_everything
 from .training import fit
 
@@ -69,30 +68,13 @@ def base_in(format: str) -> dict:
     }
 
 
-def _score(model: nn.Module, task) -> dict:
-    validation, test = corpora.tickets("validation").select(range(VALIDATION)), corpora.tickets("test")
-    tried, tried_loss = judged(model, task, validation["text"], validation["intent"])
-    score, loss = judged(model, task, test["text"], test["intent"])
-    return {
-        "score": score,
-        "validation": tried.value,
-        "validation_loss": round(tried_loss, 4),
-        "test_loss": round(loss, 4),
-    }
-
-
 def _train(model, tokenizer, layer, *, targets, r, seed, learning_rate, steps, batch_size) -> dict:
     seed_everything(seed)  # after the model is loaded: A starts with the same numbers over every base
     add_lora(model, targets, r=r, alpha=2 * r, layer=layer)
     task = ticket_task(tokenizer)
     batches = task.training_batches(*short_tickets(), steps=steps, batch_size=batch_size, seed=seed)
     history = fit(model, batches, learning_rate=learning_rate)
-    return _score(model, task) | {
-        "trainable": history.trainable,
-        "training_seconds": history.seconds,
-        "losses": [round(loss, 4) for loss in history.losses],
-        "bytes": model_bytes(model),
-    }
+    return scores(model, task) | history.results() | {"bytes": model_bytes(model)}
 
 
 def lora_16_bits(**settings) -> dict:
@@ -114,26 +96,10 @@ TRAINING = {"r": 8, "steps": 40, "batch_size": 8}
 EVERYWHERE = {"targets": ALL_LINEAR, **TRAINING}
 
 
-def best_rate(experiment: str, **settings) -> float:
-    """The learning rate with the best validation accuracy among the recorded trials (seed 0), the loss decides ties."""
-    trials = load_runs(experiment, seed=0, **settings)
-    best = max(trials, key=lambda run: (run.results["validation"], -run.results["validation_loss"]))
-    return best.settings["learning_rate"]
-
-
-def chosen(experiment: str, **settings) -> list[Run]:
-    """The recorded runs, all seeds, at the learning rate that won on validation."""
-    return load_runs(experiment, learning_rate=best_rate(experiment, **settings), **settings)
-
-
 def compared(a: list[Run], b: list[Run]) -> tuple[float, float, float]:
     """a's accuracy minus b's, each averaged over its seeds: (difference, low, high), a 95 % bootstrap interval over the
     tickets."""
-    gain = np.mean([run.answers().right for run in a], 0) - np.mean([run.answers().right for run in b], 0)
-    interval = stats.bootstrap(
-        (gain,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(0)
-    ).confidence_interval
-    return float(gain.mean()), float(interval.low), float(interval.high)
+    return mean_difference([run.answers() for run in a], [run.answers() for run in b])
 
 
 def targets(run: Run) -> list[int]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from . import corpora
 from .experiments_adapters import train_and_judge
 from .models import load_base
-from .runs import Run, load_runs, record
+from .runs import Run, best_on_validation, load_runs, record
 from .session import seed_everything
 from .subspace import add_subspace
 
@@ -36,8 +36,7 @@ def every_weight(learning_rate: float, seed: int, steps: int, batch_size: int) -
     model, tokenizer = load_base()
     model.requires_grad_(False)
     for path in last_matrices(model):
-        parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, FreeLinear(model.get_submodule(path)))
+        model.set_submodule(path, FreeLinear(model.get_submodule(path)))
     return train_and_judge(model, tokenizer, "intent", seed, learning_rate, steps, batch_size)
 
 
@@ -84,10 +83,7 @@ def trials(experiment: str) -> list[Run]:
 def best_rate(experiment: str) -> dict:
     """The rate, as a setting, with the best validation accuracy among the trials; the loss decides ties."""
     name = TRIALS[experiment][1]
-    best = max(
-        trials(experiment), key=lambda run: (run.results["validation"], -run.results["validation_loss"])
-    )
-    return {name: best.settings[name]}
+    return {name: best_on_validation(trials(experiment)).settings[name]}
 
 
 def chosen(experiment: str, **settings) -> list[Run]:

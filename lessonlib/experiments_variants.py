@@ -6,18 +6,14 @@ is missing; it resumes where it was stopped.
 """
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from . import corpora
 from .adalora import adalora_loss, adalora_optimizer, add_adalora, ranks
 from .classification import label_loss
 from .dora import DoRALinear
-from .evaluation import Accuracy
 from .experiments import ALL_LINEAR
-from .experiments_adapters import VALIDATION, judged, ticket_task
+from .experiments_adapters import VALIDATION, judged, short_tickets, ticket_task
 from .lora import LoRALinear, add_lora
 from .lora_dropout import DropoutLoRALinear
 from .lora_fa import LoRAFALinear
@@ -97,13 +93,6 @@ def training(model, variant: Variant, learning_rate: float) -> dict:
 # --- on tickets ------------------------------------------------------------------------------------------------------
 
 
-def short_tickets(longest: int) -> tuple[list[str], list[int]]:
-    """Texts and intents of the training tickets of at most so many characters."""
-    rows = corpora.tickets("train")
-    pairs = [(text, label) for text, label in zip(rows["text"], rows["intent"]) if len(text) <= longest]
-    return [text for text, _ in pairs], [label for _, label in pairs]
-
-
 def variant_of_lora(
     variant: str, learning_rates: list[float], seed: int, steps: int, batch_size: int, longest: int
 ) -> dict:
@@ -116,7 +105,7 @@ def variant_of_lora(
         model = adapted(model, VARIANTS[variant], steps)
         task = ticket_task(tokenizer)
         batches = task.training_batches(
-            *short_tickets(longest), steps=steps, batch_size=batch_size, seed=seed
+            *short_tickets(longest=longest), steps=steps, batch_size=batch_size, seed=seed
         )
         asked = adalora_loss if VARIANTS[variant].adaptive else label_loss
         history = fit(model, batches, loss=asked, **training(model, VARIANTS[variant], rate))
@@ -156,33 +145,6 @@ def variant_runs() -> list[Run]:
     """The recorded runs on tickets, seed 0, plain LoRA first."""
     runs = {run.settings["variant"]: run for run in load_runs("variant_of_lora", seed=0, **TRAINING)}
     return [runs[name] for name in ON_TICKETS]
-
-
-def rights(answers: Sequence[Accuracy]) -> np.ndarray:
-    """For each text or image, the share of the seeds that got it right, (n,)."""
-    return np.mean([one.right for one in answers], axis=0)
-
-
-def mean_difference(a: Sequence[Accuracy], b: Sequence[Accuracy]) -> tuple[float, float, float]:
-    """a's mean accuracy over its seeds minus b's: (difference, low, high), a 95 % bootstrap interval over the texts.
-
-    >>> mean_difference([Accuracy([1, 1], [1, 1])], [Accuracy([1, 0], [1, 1]), Accuracy([1, 1], [1, 1])])[0]
-    0.25
-    """
-    return _interval(rights(a) - rights(b))
-
-
-def mean_accuracy(answers: Sequence[Accuracy]) -> tuple[float, float, float]:
-    """The mean over seeds: (accuracy, low, high), a 95 % bootstrap interval over the texts."""
-    return _interval(rights(answers))
-
-
-def _interval(values: np.ndarray) -> tuple[float, float, float]:
-    if np.ptp(values) == 0:
-        return (float(values[0]),) * 3
-    draws = np.random.default_rng(0).integers(len(values), size=(2000, len(values)))
-    low, high = np.percentile(values[draws].mean(1), [2.5, 97.5])
-    return float(values.mean()), float(low), float(high)
 
 
 def targets(run: Run) -> list[int]:

@@ -97,6 +97,5 @@ def to_four_bits(model: nn.Module, block_size: int = 64, layer=FourBitLinear) ->
         except QuantizationError as cause:
             raise QuantizationError(f"{path}: {cause}") from cause
     for path, taken_over in made:
-        parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, taken_over)
+        model.set_submodule(path, taken_over)
     return model

@@ -111,7 +111,7 @@ def add_lora(
         raise LoRAError("targets is empty: name at least one linear module, such as 'q_proj'")
     model.requires_grad_(False)
     for path, module in chosen:
-        _put(model, path, layer(module, r, alpha))
+        model.set_submodule(path, layer(module, r, alpha))
     return model
 
 
@@ -132,15 +132,10 @@ def _refuse_base(path: str, module: nn.Module, r: int) -> None:
         )
 
 
-def _put(model: nn.Module, path: str, module: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, module)
-
-
 def remove_lora(model: nn.Module) -> nn.Module:
     """Take the LoRA layers out; the base is then what it was, bit for bit, merged or not. All is frozen still."""
     for path, layer in _all_or_raise(model):
-        _put(model, path, layer.base)
+        model.set_submodule(path, layer.base)
     return model
 
 
@@ -169,14 +164,14 @@ def merge_lora(model: nn.Module) -> nn.Module:
     for path, layer in todo:
         linear = layer.merged() if hasattr(layer, "merged") else LoRALinear.merged(layer)
         vars(linear)["unmerged"] = layer  # in __dict__: neither a submodule nor in the state dict
-        _put(model, path, linear)
+        model.set_submodule(path, linear)
     return model
 
 
 def unmerge_lora(model: nn.Module) -> nn.Module:
     """Put the LoRA layers back in the place of the merged ones; the base's weights are as before, bit for bit."""
     for path, layer in _all_or_raise(model):
-        _put(model, path, layer)
+        model.set_submodule(path, layer)
     return model
 
 
@@ -201,9 +196,14 @@ def _refuse_a_sum_with_codes(path: str, layer: nn.Module) -> None:
         )
 
 
-def _refuse_more_than_A_and_B(path: str, layer: nn.Module) -> None:
+def beside_A_and_B(layer: nn.Module) -> list[str]:
+    """Names of a LoRA layer's other parameters of its own, such as DoRA's magnitudes, which B A does not describe."""
     own = {name for name, _ in layer.named_parameters() if not name.startswith("base.")}
-    if more := sorted(own - {"A", "B"}):
+    return sorted(own - {"A", "B"})
+
+
+def _refuse_more_than_A_and_B(path: str, layer: nn.Module) -> None:
+    if more := beside_A_and_B(layer):
         raise LoRAError(
             f"{path} is a {type(layer).__name__} with {more[0]} beside A and B, which a plain LoRA file cannot hold: "
             "a DoRALinear is written by save_dora"
@@ -318,7 +318,7 @@ def load_lora(model: nn.Module, directory: str | Path, layer=LoRALinear) -> nn.M
             adapted.A.copy_(A)
             adapted.B.copy_(B)
         _refuse_not_finite(path, adapted)
-        _put(model, path, adapted)
+        model.set_submodule(path, adapted)
     return model
 
 

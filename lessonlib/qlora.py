@@ -153,8 +153,7 @@ def merge_into_four_bits(model: nn.Module) -> nn.Module:
     for path, layer in list(lora_layers(model)):
         rounded = FourBitLinear(model.get_submodule(path))
         vars(rounded)["unmerged"] = layer  # where unmerge_lora looks for it
-        parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, rounded)
+        model.set_submodule(path, rounded)
     return model
 
 

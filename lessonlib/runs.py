@@ -14,6 +14,7 @@ import json
 import platform
 import textwrap
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -130,6 +131,11 @@ def load_runs(experiment: str, **settings) -> list[Run]:
             f"no recorded run of {experiment!r} with {settings}; {len(runs)} of it are in {DIRECTORY}"
         )
     return sorted(chosen, key=lambda run: json.dumps(run.settings, sort_keys=True))
+
+
+def best_on_validation(trials: Sequence[Run]) -> Run:
+    """The trial with the best validation accuracy; where the loss was recorded, the lower one decides ties."""
+    return max(trials, key=lambda run: (run.results["validation"], -run.results.get("validation_loss", 0.0)))
 
 
 @dataclass(frozen=True)

@@ -133,8 +133,7 @@ def _cut(model: nn.Module, keep: int) -> dict[str, nn.Module]:
 
 def _put(model: nn.Module, modules: dict[str, nn.Module]) -> None:
     for path, module in modules.items():
-        parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, module)
+        model.set_submodule(path, module)
 
 
 def forgetting(scores: Sequence[Sequence[float]]) -> list[float]:

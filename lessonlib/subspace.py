@@ -106,7 +106,7 @@ def add_subspace(model: nn.Module, targets: Sequence[str], d: int, seed: int = 0
     z, draw = nn.Parameter(torch.zeros(d, device=device)), torch.Generator().manual_seed(seed)
     for path, module in chosen:
         place = torch.randint(2 * d, (module.weight.numel(),), generator=draw, dtype=torch.int32).to(device)
-        _put(model, path, SubspaceLinear(module, z, place, (d / D) ** 0.5))
+        model.set_submodule(path, SubspaceLinear(module, z, place, (d / D) ** 0.5))
     return model
 
 
@@ -116,13 +116,8 @@ def remove_subspace(model: nn.Module) -> nn.Module:
     if not layers:
         raise SubspaceError("this model has no subspace: call add_subspace(model, ...) first")
     for path, layer in layers:
-        _put(model, path, layer.base)
+        model.set_submodule(path, layer.base)
     return model
-
-
-def _put(model: nn.Module, path: str, module: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, module)
 
 
 # --- the measure -------------------------------------------------------------------------------------------------------

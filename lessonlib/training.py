@@ -36,6 +36,11 @@ class History:
     trainable: int = 0
     resumed_at: int = 0
 
+    def results(self) -> dict:
+        """What a recorded run keeps of it."""
+        losses = [round(loss, 4) for loss in self.losses]
+        return {"trainable": self.trainable, "training_seconds": self.seconds, "losses": losses}
+
     def __repr__(self):
         last = self.losses[-10:]
         resumed = f" (resumed at step {self.resumed_at})" if self.resumed_at else ""
@@ -75,53 +80,38 @@ def fit(
 
     Raises ValueError where nothing is trainable, FloatingPointError where the loss is not finite.
     """
-    parameters = trainable_parameters(model)
-    if not parameters:
-        raise ValueError(
-            "no parameter is trainable: add an adapter first, or call requires_grad_(True) on some"
-        )
-    device = parameters[0].device
-    steps = len(batches)
-    settings = {"weight_decay": weight_decay} if weight_decay or optimizer is torch.optim.AdamW else {}
-    engine = optimizer(parameters, lr=learning_rate, **settings)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        engine, lambda step: _warm_up_then_decay(step, steps, warmup)
+    steps = Steps(
+        model,
+        batches,
+        learning_rate=learning_rate,
+        loss=loss,
+        optimizer=optimizer,
+        warmup=warmup,
+        clip=clip,
+        weight_decay=weight_decay,
     )
-    # float16 gradients underflow, so a GPU without bfloat16 scales the loss; elsewhere the scaler does nothing.
-    scaler = torch.amp.GradScaler(device.type, enabled=next(model.parameters()).dtype == torch.float16)
-    history = History(learning_rate=learning_rate, trainable=sum(p.numel() for p in parameters))
+    trainable = sum(p.numel() for p in steps.parameters)
+    history = History(steps.losses, learning_rate=learning_rate, trainable=trainable)
     kept = None
     if resume and not os.environ.get("CI"):
         kept = _Checkpoint(
             resume, _key(model, batches, loss, optimizer, learning_rate, warmup, clip, weight_decay)
         )
-        kept.load_into(parameters, engine, schedule, history)
+        kept.load_into(steps, history)
         if not first_process():  # all take up what was kept, and the first alone keeps more
             kept = None
-    done, began, saved = len(history.losses), time.perf_counter() - history.seconds, time.perf_counter()
+    began, saved = time.perf_counter() - history.seconds, time.perf_counter()
     was_training = model.training
     model.train()
-    bar = Bar(total=steps, initial=done, desc="Training")
+    bar = Bar(total=len(batches), initial=len(steps.losses), desc="Training")
     try:
-        for step in range(done, steps):
-            value = loss(model, batches[step].to(device))
-            history.losses.append(value.item())
-            if not math.isfinite(history.losses[-1]):
-                raise FloatingPointError(
-                    f"the loss of step {step} is {history.losses[-1]}: try a smaller learning_rate"
-                )
-            scaler.scale(value).backward()
-            scaler.unscale_(engine)
-            nn.utils.clip_grad_norm_(parameters, clip)
-            scaler.step(engine)
-            scaler.update()
-            engine.zero_grad()
-            schedule.step()
+        while not steps.done:
+            loss_now = steps.step()
             history.seconds = time.perf_counter() - began
-            bar.set_postfix_str(f" · loss {history.losses[-1]:.2f}", refresh=False)
+            bar.set_postfix_str(f" · loss {loss_now:.2f}", refresh=False)
             bar.update()
             if kept and time.perf_counter() - saved > CHECKPOINT_SECONDS:
-                kept.save(parameters, engine, history)
+                kept.save(steps, history)
                 saved = time.perf_counter()
         bar.finish(f"Training done: {history}")
     finally:
@@ -130,6 +120,63 @@ def fit(
     if kept:
         kept.remove()
     return history
+
+
+class Steps:
+    """What `fit` does, one step at a time, so that it can be left and taken up again. Arguments and errors are `fit`'s.
+
+    losses: of the steps taken so far. The model has to be in training mode.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Sequence,
+        *,
+        learning_rate: float,
+        loss: Callable = label_loss,
+        optimizer: Callable = torch.optim.AdamW,
+        warmup: int = 5,
+        clip: float = 1.0,
+        weight_decay: float = 0.0,
+    ):
+        self.model, self.batches, self.loss, self.clip, self.losses = model, batches, loss, clip, []
+        self.parameters = trainable_parameters(model)
+        if not self.parameters:
+            raise ValueError(
+                "no parameter is trainable: add an adapter first, or call requires_grad_(True) on some"
+            )
+        self.device = self.parameters[0].device
+        settings = {"weight_decay": weight_decay} if weight_decay or optimizer is torch.optim.AdamW else {}
+        self.engine = optimizer(self.parameters, lr=learning_rate, **settings)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.engine, lambda step: _warm_up_then_decay(step, len(batches), warmup)
+        )
+        # float16 gradients underflow, so a GPU without bfloat16 scales the loss; elsewhere the scaler does nothing.
+        half = next(model.parameters()).dtype == torch.float16
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
+
+    @property
+    def done(self) -> bool:
+        return len(self.losses) == len(self.batches)
+
+    def step(self) -> float:
+        """One step, and its loss."""
+        step = len(self.losses)
+        value = self.loss(self.model, self.batches[step].to(self.device))
+        self.losses.append(value.item())
+        if not math.isfinite(self.losses[-1]):
+            raise FloatingPointError(
+                f"the loss of step {step} is {self.losses[-1]}: try a smaller learning_rate"
+            )
+        self.scaler.scale(value).backward()
+        self.scaler.unscale_(self.engine)
+        nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.scaler.step(self.engine)
+        self.scaler.update()
+        self.engine.zero_grad()
+        self.schedule.step()
+        return self.losses[-1]
 
 
 def _warm_up_then_decay(step: int, steps: int, warmup: int) -> float:
@@ -193,10 +240,10 @@ class _Checkpoint:
         self.path = cache_directory() / "unfinished" / f"{name}-{key}.safetensors"
         self.partial = self.path.with_suffix(".partial")
 
-    def load_into(self, parameters, engine, schedule, history: History) -> None:
+    def load_into(self, steps: Steps, history: History) -> None:
         if not self.path.exists():
             return
-        device = parameters[0].device
+        parameters, device = steps.parameters, steps.device
         tensors = load_file(self.path)
         with safe_open(self.path, "pt") as file:
             said = json.loads(file.metadata()["history"])
@@ -210,21 +257,23 @@ class _Checkpoint:
         for name, tensor in tensors.items():
             _, i, what = name.split(".")
             state[int(i)][what] = tensor
-        engine.load_state_dict({"state": state, "param_groups": engine.state_dict()["param_groups"]})
+        groups = steps.engine.state_dict()["param_groups"]
+        steps.engine.load_state_dict({"state": state, "param_groups": groups})
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*optimizer.step.*")  # its steps were taken before
             for _ in said["losses"]:
-                schedule.step()
-        history.losses, history.seconds = said["losses"], said["seconds"]
+                steps.schedule.step()
+        steps.losses += said["losses"]
+        history.seconds = said["seconds"]
         history.resumed_at = len(history.losses)
 
-    def save(self, parameters, engine, history: History) -> None:
+    def save(self, steps: Steps, history: History) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {f"parameter.{i}": p.detach().contiguous() for i, p in enumerate(parameters)}
+        tensors = {f"parameter.{i}": p.detach().contiguous() for i, p in enumerate(steps.parameters)}
         tensors["random"] = torch.get_rng_state()
-        if parameters[0].device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(parameters[0].device)
-        for i, state in engine.state_dict()["state"].items():
+        if steps.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(steps.device)
+        for i, state in steps.engine.state_dict()["state"].items():
             tensors |= {f"state.{i}.{what}": value for what, value in state.items()}
         said = json.dumps({"losses": history.losses, "seconds": history.seconds})
         save_file(tensors, self.partial, metadata={"history": said})

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from .lora import LoRAError, add_lora, load_lora, lora_layers, remove_lora, save_lora
+from .lora import LoRAError, add_lora, beside_A_and_B, load_lora, lora_layers, remove_lora, save_lora
 
 
 class Update(NamedTuple):
@@ -57,8 +57,7 @@ def adapter_of(model: nn.Module) -> Adapter:
 
 def update_of(path: str, layer: nn.Module) -> Update:
     """A copy of one LoRA layer's numbers; raises as `adapter_of` does."""
-    own = {name for name, _ in layer.named_parameters() if not name.startswith("base.")}
-    if more := sorted(own - {"A", "B"}):
+    if more := beside_A_and_B(layer):
         raise LoRAError(f"{path} is a {type(layer).__name__} with {more[0]} beside A and B: plain LoRA only")
     return Update(layer.A.detach().clone(), layer.B.detach().clone(), float(layer.scale))
 

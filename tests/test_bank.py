@@ -5,24 +5,14 @@ import warnings
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tiny_models import bits, filled, logits, same
+from tiny_models import ALL, bits, filled, logits, random_adapter, same, served
 
 from lessonlib.bank import BankedLinear, LoRABank
 from lessonlib.lora import LoRAError, LoRALinear, add_lora, save_lora
 from lessonlib.models import load_base
 from lessonlib.updates import adapter_of, put_adapter
 
-ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 close = torch.testing.assert_close
-
-
-def random_adapter(model, seed, r=4, alpha=8.0, targets=ALL):
-    """An adapter in memory that moves the logits well beyond rounding."""
-    generator = torch.Generator().manual_seed(seed)
-    adapter = adapter_of(add_lora(model, targets, r, alpha))
-    return {
-        path: u._replace(B=0.05 * torch.randn(u.B.shape, generator=generator)) for path, u in adapter.items()
-    }
 
 
 @pytest.fixture
@@ -40,11 +30,6 @@ def bank(tiny, adapters):
 
 def alone(adapter, make_tiny):
     return put_adapter(make_tiny(), adapter)
-
-
-def served(bank, rows, tokens):
-    with bank.using(rows) as model:
-        return logits(model, tokens)
 
 
 # --- a mixed batch ------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from lessonlib.comparison import (
     counted,
     difference,
     elsewhere,
-    mean_interval,
     points,
     predicted,
     quality_table,
@@ -54,10 +53,6 @@ def test_an_interval_is_that_of_a_proportion_where_there_is_one_seed():
     )
 
 
-def test_values_that_are_all_the_same_have_no_spread():
-    assert mean_interval(np.full(5, 0.5)) == (0.5, 0.5, 0.5)
-
-
 def test_a_difference_is_paired_text_by_text():
     # Both wrong on the same 60 texts but for four: a binomial of each by itself would be 13 points wide.
     a, b = run([1] * 140 + [0] * 60), run([1] * 136 + [0] * 64)
@@ -88,7 +83,7 @@ def test_both_ways_have_the_same_seeds_and_right_answers(condition, monkeypatch)
         return [run([1, 0], seed=seed, method=method) for seed in seeds[method]]
 
     monkeypatch.setattr(room, "chosen", read)
-    monkeypatch.setattr(comparison, "load_runs", lambda experiment, condition, method: read(method))
+    monkeypatch.setattr(room, "load_runs", lambda experiment, condition, method: read(method))
     lora, full = both_ways(condition)
     assert (
         sorted(one.settings["seed"] for one in lora) == [0, 1] == sorted(one.settings["seed"] for one in full)
@@ -130,7 +125,7 @@ def test_the_bytes_of_a_step_are_as_predicted_within_two_percent(method):
     seed_everything(0)
     model, tokenizer = room.load_base()
     room.TRAINED[method].build(model, tokenizer)
-    cut = room.intent_task(tokenizer, room.CUT)
-    held = sum(room._step_bytes(model, cut, method).values())
-    batch, tokens = room._longest(cut).input_ids.shape
+    longest = room.longest(room.intent_task(tokenizer, room.CUT))
+    held = sum(room.step_bytes(model, longest, method).values())
+    batch, tokens = longest.input_ids.shape
     assert predicted(method, batch=batch, tokens=tokens).total == pytest.approx(held, rel=0.02)

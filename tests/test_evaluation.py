@@ -13,6 +13,8 @@ from lessonlib.evaluation import (
     SavedTensors,
     Times,
     accuracy,
+    mean_difference,
+    mean_interval,
     paired_difference,
     paired_times,
     tensor_bytes,
@@ -124,6 +126,19 @@ def test_other_texts_are_refused():
     for targets in ([0, 1, 1], [0, 1]):
         with pytest.raises(ValueError, match=r"not measured on the same texts in the same order"):
             paired_difference(Accuracy([0, 1, 0], [0, 1, 0]), Accuracy([0] * len(targets), targets))
+
+
+def test_a_difference_over_several_runs_is_paired_by_text():
+    # 50 more right of 200: the gain is 0.25, and by the normal approximation its interval 0.25 +- 1.96 x 0.0306.
+    plain, more = Accuracy([1] * 100 + [0] * 100, [1] * 200), Accuracy([1] * 150 + [0] * 50, [1] * 200)
+    gain, low, high = mean_difference([more], [plain])
+    assert gain == 0.25 and abs(low - 0.19) < 0.015 and abs(high - 0.31) < 0.015
+    assert mean_difference([more, plain], [plain])[0] == 0.125
+    assert mean_difference([plain], [plain]) == (0, 0, 0)
+
+
+def test_values_that_are_all_the_same_have_no_spread():
+    assert mean_interval(np.full(5, 0.5)) == (0.5, 0.5, 0.5)
 
 
 # --- bytes --------------------------------------------------------------------------------------------------

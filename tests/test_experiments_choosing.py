@@ -6,6 +6,7 @@ from tiny_models import tiny_model, tiny_tokenizer
 
 from lessonlib import choosing, corpora, experiments_in_context, runs
 from lessonlib import experiments_choosing as experiments
+from lessonlib.comparison import BOTH
 from lessonlib.evaluation import Accuracy, accuracy
 from lessonlib.master_weights import MasterAdamW
 from lessonlib.training import fit
@@ -82,9 +83,9 @@ def test_counting_and_timing_a_step_move_nothing():
     model, tokenizer = experiments.load_base()
     experiments.TRAINED["LoRA"].build(model, tokenizer)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    task = experiments.intent_task(tokenizer)
-    experiments._step_bytes(model, task, "LoRA")
-    experiments._step(model, task, "LoRA")()
+    batch = experiments.longest(experiments.intent_task(tokenizer))
+    experiments.step_bytes(model, batch, "LoRA")
+    experiments._step(model, batch, "LoRA")()
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
     assert all(p.grad is None for p in model.parameters())
 
@@ -212,18 +213,19 @@ def test_record_all_is_complete_and_gives_every_way_the_same_effort(faked):
     for method in ("few-shot", "calibrated"):
         assert len(runs.load_runs("head_to_head_prompts", method=method, seed=0)) == 3
     rates = {method: experiments.TRAINED[method].rates[-2] for method in experiments.TRAINED}
-    for method, found in experiments.table().items():
+    for method in experiments.METHODS:
+        found = experiments.chosen(method)
         assert len(found) == (1 if method == "zero-shot" else 3)
         dial = {"shots": 0} if method == "zero-shot" else {"shots": 2}
         expected = {"learning_rate": rates[method]} if method in rates else dial
         assert all(expected.items() <= run.settings.items() for run in found)
-    assert list(experiments.table()) == list(experiments.METHODS) and len(experiments.METHODS) == 8
-    for sizes in experiments.curves().values():
-        assert list(sizes) == [10, 30, 100, 300, len(corpora.tickets("train"))]
-        assert [len(found) for found in sizes.values()] == [1, 1, 1, 1, 3]
-    for condition, found in experiments.gap_runs().items():
+    assert len(experiments.METHODS) == 8
+    assert list(experiments.SIZES) == [10, 30, 100, 300, len(corpora.tickets("train"))]
+    for method in experiments.MAIN:
+        assert [len(experiments.chosen(method, size)) for size in experiments.SIZES] == [1, 1, 1, 1, 3]
+    for condition in BOTH:
         seeds = {"as it was": 3, experiments.LONGER_NAME: 2}.get(condition, 1)
-        assert {len(one) for one in found.values()} == {seeds}
+        assert {len(experiments.under(condition, method)) for method in experiments.MAIN} == {seeds}
 
 
 def test_record_all_resumes(faked, monkeypatch):

@@ -3,7 +3,6 @@
 import pytest
 
 from lessonlib import experiments_variants as x
-from lessonlib.evaluation import Accuracy
 from lessonlib.lora import lora_layers
 from tests.tiny_models import tiny_model
 
@@ -61,12 +60,3 @@ def test_recorded_counts_are_those_of_hand_arithmetic():
     counted = {run.settings["variant"]: run.results["trainable"] for run in x.variant_runs()}
     assert counted["LoRA"] == 8 * 30 * sum(ROW.values())
     assert counted["queries, values"] == 30 * 42 * (1152 + 768)
-
-
-def test_a_difference_is_paired_by_text():
-    # 50 more right of 200: the gain is 0.25, and by the normal approximation its interval 0.25 +- 1.96 x 0.0306.
-    plain, more = Accuracy([1] * 100 + [0] * 100, [1] * 200), Accuracy([1] * 150 + [0] * 50, [1] * 200)
-    gain, low, high = x.mean_difference([more], [plain])
-    assert gain == 0.25 and abs(low - 0.19) < 0.015 and abs(high - 0.31) < 0.015
-    assert x.mean_difference([more, plain], [plain])[0] == 0.125
-    assert x.mean_difference([plain], [plain]) == (0, 0, 0)

@@ -226,7 +226,7 @@ def test_a_weight_has_moved_by_the_norm_of_its_change():
 @pytest.mark.parametrize("way", ["LoRA", "everything"])
 def test_steps_taken_one_by_one_have_the_losses_of_fit(way):
     torch.manual_seed(3)
-    steps = Steps(built(way)[0], batches(), 1e-2)
+    steps = Steps(built(way)[0].train(), batches(), learning_rate=1e-2)
     ours = [steps.step() for _ in range(6)]
     torch.manual_seed(3)
     assert ours == fit(built(way)[0], batches(), learning_rate=1e-2).losses and steps.done

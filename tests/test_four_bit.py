@@ -8,7 +8,7 @@ import lessonlib  # noqa: F401  first of all: whoever imports transformers befor
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
-from tiny_models import filled
+from tiny_models import ALL, filled
 from torch import nn
 
 from lessonlib.evaluation import SavedTensors, step_bytes, tensor_bytes
@@ -16,7 +16,6 @@ from lessonlib.four_bit import FourBitLinear, FourBitWeight, to_four_bits
 from lessonlib.lora import LoRAError, add_lora, load_lora, lora_layers, merge_lora, save_lora
 from lessonlib.nf4 import QuantizationError, dequantize, double_quantize, quantize
 
-ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 close = torch.testing.assert_close
 
 

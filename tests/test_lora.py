@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny_models import bits, filled, logits, same, train
+from tiny_models import ALL, bits, filled, logits, same, train
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -28,7 +28,6 @@ from lessonlib.lora import (
 from lessonlib.rslora import RsLoRALinear
 from lessonlib.tied_lora import tie_lora
 
-ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 close = torch.testing.assert_close
 
 

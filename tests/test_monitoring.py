@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import fisher_exact
-from test_bank import random_adapter, served
+from tiny_models import random_adapter, served
 
 from lessonlib.bank import LoRABank
 from lessonlib.corpora import tickets

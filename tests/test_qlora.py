@@ -11,7 +11,7 @@ import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-from tiny_models import Tokens, filled, logits
+from tiny_models import ALL, Tokens, filled, logits
 from torch import nn
 
 from lessonlib import hardware
@@ -33,7 +33,6 @@ from lessonlib.qlora import (
 )
 from lessonlib.training import fit
 
-ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 close = torch.testing.assert_close
 
 

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from test_bank import close, random_adapter, served
-from tiny_models import logits
+from tiny_models import logits, random_adapter, served
 
 from lessonlib.bank import LoRABank
 from lessonlib.classification import LabelTask
@@ -20,6 +19,8 @@ from lessonlib.routing import (
     wrong_expert_rate,
 )
 from lessonlib.updates import Update, put_adapter
+
+close = torch.testing.assert_close
 
 KINDS = 3
 

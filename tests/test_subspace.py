@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from tiny_models import logits
+from tiny_models import ALL, logits
 from torch import nn
 
 from lessonlib.subspace import (
@@ -16,7 +16,6 @@ from lessonlib.subspace import (
     subspace_layers,
 )
 
-ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 close = torch.testing.assert_close
 
 

@@ -12,9 +12,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lessonlib.lora import lora_layers
+from lessonlib.lora import add_lora, lora_layers
 from lessonlib.training import fit
+from lessonlib.updates import adapter_of
 
+ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 WORDS = "billing delivery refund technical account positive negative question feedback late broken parcel thanks A B C D"
 
 
@@ -42,6 +44,21 @@ def filled(model):
 def logits(model, tokens):
     with torch.no_grad():
         return model(tokens).logits
+
+
+def random_adapter(model, seed, r=4, alpha=8.0, targets=ALL):
+    """An adapter in memory that moves the logits well beyond rounding."""
+    generator = torch.Generator().manual_seed(seed)
+    adapter = adapter_of(add_lora(model, targets, r, alpha))
+    return {
+        path: u._replace(B=0.05 * torch.randn(u.B.shape, generator=generator)) for path, u in adapter.items()
+    }
+
+
+def served(bank, rows, tokens):
+    """The logits that a bank gives for these rows' adapters."""
+    with bank.using(rows) as model:
+        return logits(model, tokens)
 
 
 def bits(model):

@@ -60,8 +60,8 @@ def watch(directory: Path, kill_after: int) -> None:
     training.CHECKPOINT_SECONDS = 0.0
     save = training._Checkpoint.save
 
-    def save_and_die(self, parameters, engine, history):
-        save(self, parameters, engine, history)
+    def save_and_die(self, steps, history):
+        save(self, steps, history)
         if len(history.losses) == kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
 

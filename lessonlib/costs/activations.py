@@ -38,14 +38,16 @@ def activations(
     tokens: int,
     recompute: bool = False,
     fused_attention: bool = False,
+    scored: int | None = None,
 ) -> Activations:
-    """Bytes of activations of one training step with a loss on every token.
+    """Bytes of activations of one training step.
 
-    element: bytes of a number (2 or 4). tokens: of one sequence. recompute: keep the input of each block only, and
+    element: bytes of a number (2 or 4). tokens: of one sequence. scored: how many of them meet the head and have a loss
+    (None: all; 1 where a text is sorted by the word behind it). recompute: keep the input of each block only, and
     run the block again when its turn comes. fused_attention: never store the attention maps (FlashAttention).
     """
     block = sum(block_parts(model, method, element, batch, tokens, fused_attention).values())
-    head = sum(head_parts(model, method, element, batch * tokens).values())
+    head = sum(head_parts(model, method, element, batch * tokens, batch * (scored or tokens)).values())
     if not recompute:
         held = model.layers * block + head
         return Activations(held, held)
@@ -131,13 +133,14 @@ def _inputs_kept(model: Architecture, method) -> set[str]:
     return {linear.name for linear in method.chosen(model)} if isinstance(method, LoRA) else set()
 
 
-def head_parts(model: Architecture, method, element: int, N: int) -> dict[str, float]:
-    """Bytes that the last norm and the loss keep: the log-probability of every word, in float32."""
+def head_parts(model: Architecture, method, element: int, N: int, scored: int) -> dict[str, float]:
+    """Bytes that the last norm keeps of N tokens, and the loss of those that are scored: the log-probability of every
+    word, in float32."""
     if model.head is None:
         return {}
     trained = method.trains_everything
     return {
         "into the last norm": 4 * N * model.d + (element * N * model.d if trained else 0),
-        "into the head": element * N * model.d if trained else 0,
-        "log-probabilities": 4 * N * model.vocabulary,
+        "into the head": element * scored * model.d if trained else 0,
+        "log-probabilities": 4 * scored * model.vocabulary,
     }

@@ -75,20 +75,25 @@ def training_memory(
     tokens: int = 2048,
     recompute: bool = False,
     fused_attention: bool = False,
+    scored: int | None = None,
 ) -> Memory:
     """Bytes that one training step with Adam holds.
 
     config: anything that `architecture` takes. method: FullFineTuning() if none is given. precision: of the model's
     weights, and of all that is kept for each trained one; what a method adds (A and B, prompts, adapters) is float32.
     Float32 masters are counted with the optimizer, which moves them (as Rajbhandari et al. 2020 do, section 3.1).
-    batch, tokens: sequences a step, and tokens a sequence.
+    batch, tokens: sequences a step, and tokens a sequence. recompute, fused_attention, scored: as for `activations`.
 
-    Raises ValueError that names the value for a batch or tokens below 1.
+    Raises ValueError that names the value for a batch, tokens or scored below 1.
 
     >>> round(training_memory("llama2-7b").optimizer / 1e9, 1)
     53.9
     """
-    for name, value in (("batch", batch), ("tokens", tokens)):
+    for name, value in (
+        ("batch", batch),
+        ("tokens", tokens),
+        ("scored", tokens if scored is None else scored),
+    ):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
     model, method = architecture(config), method or FullFineTuning()
@@ -100,6 +105,7 @@ def training_memory(
         tokens=tokens,
         recompute=recompute,
         fused_attention=fused_attention,
+        scored=scored,
     )
     trainable = method.trainable(model)
     trained = precision if method.trains_everything else FLOAT32

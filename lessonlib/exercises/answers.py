@@ -1,5 +1,7 @@
 """What an answer has to be before its value is looked at. Each raises NotYet in the learner's terms."""
 
+import math
+from collections.abc import Mapping
 from numbers import Real
 
 import torch
@@ -24,6 +26,21 @@ def number(value) -> float:
     if not isinstance(value, Real) or isinstance(value, bool):
         raise NotYet(f"a {type(value).__name__} comes back where a number is asked for")
     return float(value)
+
+
+def refuse_slips(value: float, slips: Mapping[float, str]) -> None:
+    """Say what went wrong, where the value is one that a well-known slip gives."""
+    for slip, said in slips.items():
+        if math.isclose(value, slip):
+            raise NotYet(said)
+
+
+def shaped(value, shape: tuple[int, ...], what: str) -> torch.Tensor:
+    """The value, if it is a tensor of this shape."""
+    value = answered(value)
+    if not isinstance(value, torch.Tensor) or value.shape != shape:
+        raise NotYet(f"{what} should have the shape {shape}; yours is {getattr(value, 'shape', value)}")
+    return value
 
 
 def close(a, b: torch.Tensor, tolerance: float = 1e-4) -> bool:

@@ -7,15 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from . import Exercise, NotYet
-from .answers import answered, close
-
-
-def _tensor(value, shape: tuple[int, ...], what: str) -> torch.Tensor:
-    value = answered(value)
-    if not isinstance(value, torch.Tensor) or value.shape != shape:
-        raise NotYet(f"{what} should have the shape {shape}; yours is {getattr(value, 'shape', value)}")
-    return value
-
+from .answers import answered, close, shaped
 
 # --- 06.1 ------------------------------------------------------------------------------------------------------------
 
@@ -74,7 +66,7 @@ def _verify_bottleneck(answer):
     sizes = ((5, 6), (2, 6), (2,), (6, 2), (6,))
     given = x, down, b_down, up, b_up = [torch.randn(s, generator=generator) for s in sizes]
     copies = [tensor.clone() for tensor in given]
-    ours = _tensor(answer(*copies), (5, 6), "the result")
+    ours = shaped(answer(*copies), (5, 6), "the result")
     for name, before, after in zip(("x", "down", "b_down", "up", "b_up"), given, copies):
         if not torch.equal(before, after):
             raise NotYet(
@@ -143,7 +135,7 @@ def _adapter(x):
 
 def _verify_place(answer):
     h = torch.tensor([[0.3, -0.7, 1.1], [0.9, 0.2, -0.4]])
-    ours = _tensor(answer(h.clone(), _sublayer, _adapter), (2, 3), "the result")
+    ours = shaped(answer(h.clone(), _sublayer, _adapter), (2, 3), "the result")
     if close(ours, h + _sublayer(h)):
         raise NotYet("the adapter is not called at all")
     if close(ours, _adapter(h + _sublayer(h))):
@@ -200,7 +192,7 @@ def _verify_fold(answer):
         raise NotYet("give back two things: the new weight and the new bias")
     if not all(torch.equal(before, after) for before, after in zip(given, copies)):
         raise NotYet("your function changes its arguments; build new tensors")
-    weight, bias = _tensor(out[0], (5, 7), "the new weight"), _tensor(out[1], (5,), "the new bias")
+    weight, bias = shaped(out[0], (5, 7), "the new weight"), shaped(out[1], (5,), "the new bias")
     detour = up @ down
     right, right_bias = W + detour @ W, b + up @ (down @ b + b_down) + b_up
     if close(weight, detour @ W):

@@ -5,7 +5,7 @@ import math
 import torch
 
 from . import Exercise, NotYet
-from .answers import answered, number
+from .answers import answered, number, refuse_slips
 
 # --- 08.1 ------------------------------------------------------------------------------------------------------------
 
@@ -23,16 +23,14 @@ def _verify_honest(answer):
         raise NotYet("your function changes the trials themselves; only read them")
     if isinstance(ours, dict):
         raise NotYet("the whole trial comes back; give the accuracy on the test tickets alone")
-    named = {
+    slips = {
         0.78: "that is the best of the test accuracies: the test tickets have chosen, so they judge no more",
         0.74: "the right trial, but its validation accuracy: as a maximum of three it flatters; give the test one",
         2e-3: "that is the learning rate; give the accuracy that it reached on the test tickets",
         (0.66 + 0.70 + 0.78) / 3: "that is the mean over all trials; one of them has been chosen",
     }
     ours = number(ours)
-    for value, said in named.items():
-        if math.isclose(ours, value, abs_tol=1e-9):
-            raise NotYet(said)
+    refuse_slips(ours, slips)
     if not math.isclose(ours, 0.70, abs_tol=1e-9):
         raise NotYet(
             f"{ours:g} comes back; which trial has the best validation accuracy, and what is its test?"
@@ -227,7 +225,7 @@ FRONT = Exercise(
 
 def _verify_break_even(answer):
     ours = number(answer(100.0, 0.5, 0.2))
-    named = {
+    slips = {
         100
         / 0.5: "you divide by the whole time of a prompted answer; what an answer saves is the difference",
         100
@@ -236,9 +234,7 @@ def _verify_break_even(answer):
         100 / 0.2: "you divide by the time of a trained answer; what an answer saves is the difference",
         -333.0: "negative: prompted minus trained is what an answer saves",
     }
-    for value, said in named.items():
-        if math.isclose(ours, value, rel_tol=1e-9):
-            raise NotYet(said)
+    refuse_slips(ours, slips)
     if ours != 334:
         raise NotYet(
             f"for 100 s of training, 0.5 s and 0.2 s an answer you get {ours:g}; each answer saves 0.3 s"

@@ -5,22 +5,14 @@ import math
 import torch
 
 from . import Exercise, NotYet
-from .answers import answered, close, number
-
-
-def _tensor(value, shape: tuple[int, ...], what: str) -> torch.Tensor:
-    value = answered(value)
-    if not isinstance(value, torch.Tensor) or value.shape != shape:
-        raise NotYet(f"{what} should have the shape {shape}; yours is {getattr(value, 'shape', value)}")
-    return value
-
+from .answers import answered, close, number, refuse_slips, shaped
 
 # --- 09.1 ------------------------------------------------------------------------------------------------------------
 
 
 def _verify_bits(answer):
     ours = number(answer(64))
-    named = {
+    slips = {
         4: "the codes alone take 4 bits; each block has a float32 besides",
         4 + 4 / 64: "a float32 has 4 bytes, and you count bits: 32 of them",
         4 + 16 / 64: "the scale of a block is a float32 here, 32 bits",
@@ -28,9 +20,7 @@ def _verify_bits(answer):
         4 * 64 + 32: "that is a whole block; divide by its weights",
         4.5 / 8: "that is in bytes; bits are asked for",
     }
-    for wrong, reply in named.items():
-        if math.isclose(ours, wrong):
-            raise NotYet(reply)
+    refuse_slips(ours, slips)
     if not math.isclose(ours, 4.5):
         raise NotYet(f"for blocks of 64 you get {ours:g}; 4 bits a code, and 32 bits shared by the block")
     if not math.isclose(other := number(answer(32)), 5.0):
@@ -70,7 +60,7 @@ def _verify_pack(answer):
         raise NotYet("your function changes the codes themselves, so a second call would start from others")
     if isinstance(packed, torch.Tensor) and packed.shape == codes.shape:
         raise NotYet("as many bytes come back as codes went in; two codes share a byte")
-    packed = _tensor(packed, (4,), "the bytes")
+    packed = shaped(packed, (4,), "the bytes")
     first, second = codes[0::2].int(), codes[1::2].int()
     got = packed.int()
     if torch.equal(got, second * 16 + first):
@@ -117,7 +107,7 @@ def _verify_decode(answer):
     codebook = torch.tensor([-1.0, -0.3, 0.0, 0.4, 1.0])
     codes = torch.randint(0, 5, (4, 4), generator=generator)
     absmax = torch.tensor([1.0, 2.0, 0.5, 3.0])
-    ours = _tensor(answer(codes, absmax, codebook), (4, 4), "the weights")
+    ours = shaped(answer(codes, absmax, codebook), (4, 4), "the weights")
     values = codebook[codes]
     if close(ours, values):
         raise NotYet("every block comes back between -1 and 1; multiply by its absmax")
@@ -163,7 +153,7 @@ def _verify_backward(answer):
     x = torch.randn(3, 5, 4, generator=generator, requires_grad=True)
     W, g = torch.randn(4, 4, generator=generator), torch.randn(3, 5, 4, generator=generator)
     (right,) = torch.autograd.grad((x @ W.T * g).sum(), x)
-    ours = _tensor(answer(g.clone(), W.clone()), (3, 5, 4), "the gradient of x")
+    ours = shaped(answer(g.clone(), W.clone()), (3, 5, 4), "the gradient of x")
     if close(ours, g @ W.T):
         raise NotYet("that is one more forward pass; backwards the matrix is not transposed")
     if close(ours, g):
@@ -205,16 +195,14 @@ BACKWARD = Exercise(
 
 def _verify_rank(answer):
     ours = number(answer(4096, 4096, 4))
-    named = {
+    slips = {
         4096.0: "bits are no bytes: 4 bits are half a byte; and A and B are two matrices",
         1024.0: "A and B are two matrices: r numbers for each input, and r for each output",
         2048.0: "a number of the adapter takes two bytes, a weight of the base half a byte",
         256.0: "the adapter's numbers are float16 here: two bytes each, not four",
         8192.0: "bits are no bytes: 4 bits are half a byte",
     }
-    for wrong, reply in named.items():
-        if math.isclose(ours, wrong):
-            raise NotYet(reply)
+    refuse_slips(ours, slips)
     if not math.isclose(ours, 512):
         raise NotYet(
             f"for 4,096 × 4,096 in 4 bits you get {ours:g}; set the bytes of both equal and solve for r"

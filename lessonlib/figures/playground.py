@@ -16,12 +16,11 @@ from matplotlib.patches import Rectangle
 from torch import nn
 
 from ..adapters import Around
-from ..classification import label_loss
 from ..evaluation import tensor_bytes, training_bytes
 from ..lora import LowRank
 from ..progress import Bar
 from ..soft_prompts import Prefix, learned
-from ..training import _warm_up_then_decay, trainable_parameters
+from ..training import Steps
 from .style import INK, VERMILION, Picture
 
 NAMES = {
@@ -107,38 +106,6 @@ def _update(layer) -> Callable:
         return abs(layer.scale) * math.sqrt(max(square, 0.0)) / size
 
     return moved
-
-
-# --- one step at a time ----------------------------------------------------------------------------------------------
-
-
-class Steps:
-    """The loop of `training.fit`, one step at a time: the same losses, to the bit, but it can be left and taken up."""
-
-    def __init__(
-        self, model: nn.Module, batches: Sequence, learning_rate: float, optimizer=torch.optim.AdamW
-    ):
-        self.model, self.batches, self.losses = model.train(), batches, []
-        self.parameters = trainable_parameters(model)
-        self.engine = optimizer(self.parameters, lr=learning_rate, weight_decay=0.0)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.engine, lambda step: _warm_up_then_decay(step, len(batches), 5)
-        )
-
-    @property
-    def done(self) -> bool:
-        return len(self.losses) == len(self.batches)
-
-    def step(self) -> float:
-        """One step, and its loss."""
-        value = label_loss(self.model, self.batches[len(self.losses)].to(self.parameters[0].device))
-        value.backward()
-        nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.engine.step()
-        self.schedule.step()
-        self.engine.zero_grad()
-        self.losses.append(value.item())
-        return self.losses[-1]
 
 
 # --- what is seen ----------------------------------------------------------------------------------------------------
@@ -296,7 +263,8 @@ class _Trial:
         self.model, tokenizer = load_base()
         self.way.build(self.model, tokenizer)
         self.watch = Watch(self.model)
-        self.steps = Steps(self.model, batches, self.way.rate, self.way.optimizer)
+        rate, optimizer = self.way.rate, self.way.optimizer
+        self.steps = Steps(self.model.train(), batches, learning_rate=rate, optimizer=optimizer)
         self.seen.trainable = sum(p.numel() for p in self.steps.parameters)
 
     def step(self) -> None:

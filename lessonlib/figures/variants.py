@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..evaluation import Accuracy
-from ..experiments_variants import mean_accuracy, mean_difference
+from ..evaluation import Accuracy, mean_difference, mean_interval, shares_right
 from .style import BLUE, GREY, INK, VERMILION, Picture, listed
 
 # --- variants --------------------------------------------------------------------------------------------------------
@@ -23,10 +22,10 @@ def apart_from(answers: Answers, plain: str) -> dict[str, tuple[float, float, fl
 def draw_variants(ax, answers: Answers, plain: str) -> str:
     """One row a variant: its mean over seeds with a 95 % interval; a diamond where it differs from plain LoRA."""
     clear, said = apart_from(answers, plain), []
-    level = 100 * mean_accuracy(answers[plain])[0]
+    level = 100 * shares_right(answers[plain]).mean()
     ax.axvline(level, color=GREY, linestyle="--")
     for row, (name, seeds) in enumerate(answers.items()):
-        value, low, high = (100 * x for x in mean_accuracy(seeds))
+        value, low, high = (100 * x for x in mean_interval(shares_right(seeds)))
         colour, mark = (VERMILION, "D") if name in clear else (BLUE, "o")
         colour = INK if name == plain else colour
         ax.plot([low, high], [row, row], color=colour)

@@ -201,7 +201,9 @@ def test_a_checkpoint_is_the_model_or_what_was_added():
     assert checkpoint_bytes("llama2-70b", LoRA(16, ["q_proj", "k_proj", "v_proj", "o_proj"])) == 131_072_000
 
 
-@pytest.mark.parametrize("settings", [{"batch": 0}, {"tokens": -1}, {"batch": 1.5}, {"tokens": True}])
+@pytest.mark.parametrize(
+    "settings", [{"batch": 0}, {"tokens": -1}, {"batch": 1.5}, {"tokens": True}, {"scored": 0}]
+)
 def test_an_impossible_batch_is_refused_with_its_value(settings):
     name, value = next(iter(settings.items()))
     with pytest.raises(ValueError, match=f"{name} is {value}"):
