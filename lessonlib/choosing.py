@@ -239,10 +239,16 @@ def _changed(condition: str, method: str) -> Row:
     return Row("gap", {"condition": condition, "method": method})
 
 
-AHEAD_ON_ANOTHER_TASK = Measured(
-    "on another question about the tickets LoRA is ahead",
+LEVEL_ON_ANOTHER_TASK = Measured(
+    "on another question about the tickets LoRA is as good",
     _changed("another task", "LoRA"),
     _changed("another task", "full fine-tuning"),
+    by=-NOISE,
+)
+AHEAD_WITH_FEW = Measured(
+    f"at {FEW} examples LoRA is ahead of full fine-tuning",
+    _trained("LoRA", FEW),
+    _trained("full fine-tuning", FEW),
     by=NOISE,
 )
 FAR_OFF_HERE = Measured(
@@ -385,9 +391,9 @@ SERVED = Question(
             _by_memory(
                 Advice(
                     "full fine-tuning with float32 masters, beside LoRA: keep what wins on validation",
-                    "On our tickets' topics full fine-tuning won, on their urgency LoRA: your own case decides.",
+                    "On our tickets' topics full fine-tuning won, with few of them LoRA: your own case decides.",
                     ("full fine-tuning", "LoRA"),
-                    (FULL_IS_AHEAD, FULL_STAYS_AHEAD, AHEAD_ON_ANOTHER_TASK, AS_GOOD_ON_GPT3),
+                    (FULL_IS_AHEAD, FULL_STAYS_AHEAD, AHEAD_WITH_FEW, LEVEL_ON_ANOTHER_TASK, AS_GOOD_ON_GPT3),
                 ),
                 Advice(
                     "LoRA on all linear layers, merged",

@@ -159,7 +159,8 @@ class SavedTensors:
                 storage.nbytes(),
                 storage,
             )  # held, so that no address comes twice
-        return tensor
+        # Not the tensor itself: an operation that saves its own output would then hold itself, and never be freed.
+        return tensor.detach()
 
     def __enter__(self):
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)

@@ -370,7 +370,6 @@ SIZES = (10, 30, 100, 300, ALL)
 MAIN = ("LoRA", "full fine-tuning")  # measured at every size, and trained longer
 LONGER, LONGER_SEEDS = {"steps": 120, "batch_size": 8}, (0, 1)
 UNCHANGED, LONGER_NAME = "as it was", "three times as many steps"
-GAP_SEEDS = SMALLER_SEEDS = (0,)  # what moves the gap, and fewer tickets
 
 
 def rate(method: str, training: dict = TRAINING) -> float:
@@ -444,7 +443,7 @@ def record_longer(methods: Sequence[str] = MAIN) -> None:
 
 def record_sizes(methods: Sequence[str] = MAIN) -> None:
     """Record the smaller sizes, at the learning rate that won with all tickets."""
-    for seed in SMALLER_SEEDS:
+    for seed in SEEDS:
         for method in methods:
             for examples in SIZES[:-1]:
                 _record_one(method, examples, rate(method), seed)
@@ -459,7 +458,7 @@ def _record_one(
 
 def record_gap(methods: Sequence[str] = MAIN) -> None:
     """Record what moves the gap, at the learning rates of the head-to-head."""
-    for seed in GAP_SEEDS:
+    for seed in SEEDS:
         for condition in CONDITIONS:
             for method in methods:
                 settings = {"learning_rate": rate(method), "seed": seed, **TRAINING}

@@ -381,7 +381,6 @@ STEPS = {
     "new skill": (100, 16),
     "terse": (30, 4),
 }
-RECORDED = [name for name in STEPS if name != "house style"]  # which is not recorded so far
 
 
 def place_runs(r: int = R) -> dict[str, Run]:
@@ -402,8 +401,7 @@ def targets(run: Run) -> list:
 
 def record_all() -> None:
     """Record every run that the notebook draws from and that is not there yet."""
-    for name in RECORDED:
-        steps, batch_size = STEPS[name]
+    for name, (steps, batch_size) in STEPS.items():
         settings = {"steps": steps, "batch_size": batch_size, "seed": SEED}
         record(f"{MODULE}:place", place=name, r=R, learning_rate=RATE, **settings)
     for finder in FINDERS:

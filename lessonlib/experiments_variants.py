@@ -1,16 +1,19 @@
 """The variants of LoRA in notebook 07: where it stands, its scale, its rates, its relatives, on equal terms.
 
 Each variant is trained once for every rate; the rate with the best validation accuracy is kept, and only that model
-sees the test tickets. Recorded so far are those in ON_TICKETS. `python -m lessonlib.experiments_variants` records what
-is missing; it resumes where it was stopped.
+sees the test set. All are tried on digits that lie on their side, which takes seconds and so allows two seeds, and
+those in ON_TICKETS on short tickets too. `python -m lessonlib.experiments_variants` records what is missing; it resumes
+where it was stopped.
 """
 
+import copy
 import functools
 from dataclasses import dataclass, field
 
 from . import corpora
 from .adalora import adalora_loss, adalora_optimizer, add_adalora, ranks
 from .classification import label_loss
+from .digits import Images, digits, score
 from .dora import DoRALinear
 from .experiments import ALL_LINEAR
 from .experiments_adapters import VALIDATION, judged, short_tickets, ticket_task
@@ -24,6 +27,7 @@ from .runs import Run, load_runs, record
 from .session import seed_everything
 from .tied_lora import tie_lora
 from .training import fit
+from .vision_transformer import VisionTransformer, image_batches, image_loss, turned
 
 ATTENTION, FEED_FORWARD = ALL_LINEAR[:4], ALL_LINEAR[4:]
 LAYERS = 30
@@ -133,12 +137,93 @@ def variant_of_lora(
     }
 
 
+# --- on digits -------------------------------------------------------------------------------------------------------
+
+# The same departures from plain LoRA for the three layers of a vision transformer, 32 wide: rank 4 in the place of 8,
+# 32 in that of 64, one layer in that of ten. The ranks of the first three again make for an equal number of parameters.
+MATRICES = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
+DIGIT_VARIANTS = {
+    "LoRA": Variant(MATRICES, r=4),
+    "queries, values": Variant(["q_proj", "v_proj"], r=14),
+    "attention": Variant(MATRICES[:4], r=7),
+    "feed-forward": Variant(MATRICES[4:], r=9),
+    "first layer": Variant(MATRICES, r=4, layers=range(1)),
+    "middle layer": Variant(MATRICES, r=4, layers=range(1, 2)),
+    "last layer": Variant(MATRICES, r=4, layers=range(2, 3)),
+    "tied": Variant(MATRICES, r=4, tied=True),
+    "A frozen": Variant(MATRICES, r=4, layer=LoRAFALinear),
+    "dropout": Variant(MATRICES, r=4, layer=functools.partial(DropoutLoRALinear, p=0.1)),
+    "alpha = r": Variant(MATRICES, r=4, alpha=4),
+    "alpha = 8 r": Variant(MATRICES, r=4, alpha=32),
+    "LoRA+, ratio 4": Variant(MATRICES, r=4, ratio=4),
+    "LoRA+, ratio 16": Variant(MATRICES, r=4, ratio=16),
+    "rank 32, alpha 8": Variant(MATRICES, r=32, alpha=8),
+    "rsLoRA, rank 32": Variant(MATRICES, r=32, alpha=8, layer=RsLoRALinear),
+    "DoRA": Variant(MATRICES, r=4, layer=DoRALinear),
+}
+HELD_OUT = 300  # training digits on which rates are chosen
+
+
+@functools.cache
+def _upright() -> VisionTransformer:
+    """A network of upright digits: what every variant starts from."""
+    seed_everything(0)
+    model = VisionTransformer()
+    fit(model, image_batches(digits("train"), 300), learning_rate=3e-3, loss=image_loss, warmup=20)
+    return model
+
+
+def variant_on_digits(
+    variant: str, learning_rates: list[float], seed: int, steps: int, batch_size: int
+) -> dict:
+    """One of DIGIT_VARIANTS: a network of upright digits learns lying ones at each rate; the better one is tested."""
+    lying, trials, best = turned(digits("train")), [], None
+    train, held_out = (
+        Images(lying.x[rows], lying.y[rows]) for rows in (slice(HELD_OUT, None), slice(HELD_OUT))
+    )
+    for rate in learning_rates:
+        model = copy.deepcopy(_upright())
+        seed_everything(seed)
+        model = adapted(model, DIGIT_VARIANTS[variant], steps)
+        history = fit(
+            model,
+            image_batches(train, steps, batch_size, seed),
+            loss=image_loss,
+            **training(model, DIGIT_VARIANTS[variant], rate),
+        )
+        model.eval()
+        loss = image_loss(model, held_out).item()
+        tried = {"learning_rate": rate, "validation": score(model, held_out).value, "validation_loss": loss}
+        trials.append(tried | {"losses": [round(value, 4) for value in history.losses[-10:]]})
+        if best is None or (tried["validation"], -loss) > best[:2]:
+            best = tried["validation"], -loss, rate, model
+    return {
+        "score": score(best[3], turned(digits("test"))),
+        "corpus": "digits",
+        "trials": trials,
+        "learning_rate": best[2],
+        "trainable": sum(p.numel() for p in best[3].parameters() if p.requires_grad),
+    }
+
+
 # --- which runs are recorded -----------------------------------------------------------------------------------------
 
 MODULE = "lessonlib.experiments_variants"
 RATES = [1e-3, 3e-3]
 TRAINING = {"steps": 40, "batch_size": 8, "longest": 120}
-ON_TICKETS = ("LoRA", "queries, values")  # a variant takes two to five minutes
+ON_TICKETS = (
+    "LoRA",
+    "queries, values",
+    "last ten layers",
+    "tied",
+    "LoRA+, ratio 16",
+    "rsLoRA, rank 64",
+    "DoRA",
+    "AdaLoRA",
+)  # a variant takes two minutes
+DIGIT_RATES = [3e-3, 1e-2]
+DIGIT_TRAINING = {"steps": 150, "batch_size": 64}
+DIGIT_SEEDS = (0, 1)
 
 
 def variant_runs() -> list[Run]:
@@ -147,13 +232,31 @@ def variant_runs() -> list[Run]:
     return [runs[name] for name in ON_TICKETS]
 
 
+def digit_runs() -> dict[str, list[Run]]:
+    """The recorded runs on digits by variant, all seeds, plain LoRA first."""
+    return {name: load_runs("variant_on_digits", variant=name, **DIGIT_TRAINING) for name in DIGIT_VARIANTS}
+
+
+def trials(runs: list[Run]) -> dict[float, float]:
+    """The validation accuracy of runs' trials by rate, the mean over their seeds."""
+    rates = [trial["learning_rate"] for trial in runs[0].results["trials"]]
+    every = [[trial["validation"] for trial in run.results["trials"]] for run in runs]
+    return {rate: sum(values) / len(values) for rate, values in zip(rates, zip(*every))}
+
+
 def targets(run: Run) -> list[int]:
-    """The right answers of a recorded run, read anew from the test tickets."""
+    """The right answers of a recorded run, read anew from the test tickets or digits."""
+    if run.experiment.endswith("digits"):
+        return digits("test").y.tolist()
     return list(corpora.tickets("test")["intent"])
 
 
 def record_all() -> None:
     """Record every run that the notebook draws from and that is not there yet."""
+    for seed in DIGIT_SEEDS:
+        for name in DIGIT_VARIANTS:
+            settings = {"learning_rates": DIGIT_RATES, "seed": seed, **DIGIT_TRAINING}
+            record(f"{MODULE}:variant_on_digits", variant=name, **settings)
     for name in ON_TICKETS:
         record(f"{MODULE}:variant_of_lora", variant=name, learning_rates=RATES, seed=0, **TRAINING)
 

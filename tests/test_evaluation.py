@@ -1,5 +1,8 @@
 """Claims of lessonlib.evaluation. References: Newcombe (1998), scipy.stats, hand arithmetic."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -173,6 +176,16 @@ def test_half_the_width_of_a_number_is_half_the_bytes():
 def test_nothing_is_kept_without_gradients():
     with torch.no_grad():
         assert saved_bytes(mlp(), torch.randn(7, 3)) == 0
+
+
+def test_what_was_counted_is_given_back():
+    # tanh keeps its own output for the backward pass.
+    model = nn.Sequential(nn.Linear(3, 5), nn.Tanh())
+    weights = weakref.ref(model[0].weight)
+    saved_bytes(model, torch.randn(7, 3))
+    del model
+    gc.collect()
+    assert weights() is None
 
 
 def test_counting_does_not_change_the_gradients():

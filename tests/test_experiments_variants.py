@@ -1,5 +1,7 @@
 """The experiments on LoRA's variants, in small: what each changes, and that all are compared on equal terms."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from lessonlib import experiments_variants as x
@@ -49,14 +51,66 @@ def test_two_rates_have_the_asked_one_as_their_geometric_mean():
     assert [group["lr"] for group in groups] == pytest.approx([0.25e-3, 4e-3])
 
 
+def every_run():
+    return [*x.variant_runs(), *(run for runs in x.digit_runs().values() for run in runs)]
+
+
 def test_every_variant_had_the_same_trials_and_the_better_one_was_tested():
-    for run in x.variant_runs():
-        assert [trial["learning_rate"] for trial in run.results["trials"]] == x.RATES
+    for run in every_run():
+        rates = x.RATES if "longest" in run.settings else x.DIGIT_RATES
+        assert [trial["learning_rate"] for trial in run.results["trials"]] == rates
         best = max(run.results["trials"], key=lambda t: (t["validation"], -t["validation_loss"]))
         assert run.results["learning_rate"] == best["learning_rate"]
 
 
-def test_recorded_counts_are_those_of_hand_arithmetic():
+def test_every_variant_of_the_digits_has_the_same_seeds():
+    for runs in x.digit_runs().values():
+        assert tuple(run.settings["seed"] for run in runs) == x.DIGIT_SEEDS
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_places_of_the_digits_network_are_compared_at_an_equal_number_of_parameters(name):
+    # 32 x 32 for q, k, v and o, 64 x 32 and 32 x 64 for the two of the feed-forward part: d_in + d_out is 64 or 96.
+    rows = dict.fromkeys(x.MATRICES[:4], 64) | dict.fromkeys(x.MATRICES[4:], 96)
+    variant = x.DIGIT_VARIANTS[name]
+    count = variant.r * sum(rows[target] for target in variant.targets)
+    assert abs(count / (4 * sum(rows.values())) - 1) < 0.04
+
+
+def test_recorded_counts_on_tickets_are_those_of_hand_arithmetic():
+    plain, outputs = 8 * 30 * sum(ROW.values()), 30 * (2 * 576 + 2 * 192 + 2 * 1536 + 576)
+    expected = {
+        "LoRA": plain,
+        "queries, values": 30 * 42 * (1152 + 768),
+        "last ten layers": plain // 3,
+        "tied": plain // 30,
+        "LoRA+, ratio 16": plain,
+        "rsLoRA, rank 64": 8 * plain,
+        "DoRA": plain + outputs,
+    }
     counted = {run.settings["variant"]: run.results["trainable"] for run in x.variant_runs()}
-    assert counted["LoRA"] == 8 * 30 * sum(ROW.values())
-    assert counted["queries, values"] == 30 * 42 * (1152 + 768)
+    assert {"LoRA", "queries, values"} <= set(counted)
+    known = expected.keys() & counted.keys()
+    assert {name: counted[name] for name in known} == {name: expected[name] for name in known}
+
+
+def test_recorded_counts_on_digits_are_those_of_hand_arithmetic():
+    one_rank, outputs = 3 * (4 * 64 + 2 * 96), 3 * (4 * 32 + 64 + 32)
+    expected = {
+        "LoRA": 4 * one_rank,
+        "last layer": 4 * one_rank // 3,
+        "tied": 4 * one_rank // 3,
+        "A frozen": 4 * outputs,
+        "DoRA": 4 * one_rank + outputs,
+        "rsLoRA, rank 32": 32 * one_rank,
+    }
+    counted = {name: runs[0].results["trainable"] for name, runs in x.digit_runs().items()}
+    assert {name: counted[name] for name in expected} == expected
+
+
+def test_trials_are_averaged_over_seeds():
+    def run(first, second):
+        made = [{"learning_rate": 1e-3, "validation": first}, {"learning_rate": 1e-2, "validation": second}]
+        return SimpleNamespace(results={"trials": made})
+
+    assert x.trials([run(0.5, 0.75), run(0.25, 0.25)]) == {1e-3: 0.375, 1e-2: 0.5}
