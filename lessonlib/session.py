@@ -129,7 +129,7 @@ def start(lesson: str, model: str | Path | None = None, data=None) -> Session:
         ),
         f"{free:.0f} GB free",
         *([f"model {model}"] if model else []),
-        f"about {minutes:.0f} minutes",
+        f"about {minutes:.0f} minute{'s' * (round(minutes) != 1)}",
     ]
     print(" · ".join(parts))
     seed_everything()  # last of all: the probe draws numbers at its first call

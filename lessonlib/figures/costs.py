@@ -109,7 +109,8 @@ def draw_predicted(ax, pairs: dict[str, tuple[float, float]]) -> str:
         values = [pair[place] / 1e6 for pair in pairs.values()]
         ax.barh(rows + shift, values, height=0.36, color=colour, hatch=hatch, edgecolor=INK, label=label)
     for row, (predicted, measured) in zip(rows, pairs.values()):
-        error = f"{100 * (predicted / measured - 1):+.1f} %" if predicted != measured else "equal"
+        off = round(100 * (predicted / measured - 1), 1) + 0.0  # never "-0.0 %"
+        error = f"{off:+.1f} %" if predicted != measured else "equal"
         ax.text(max(predicted, measured) / 1e6 * 1.01, row, error, va="center", fontsize=10)
     worst = max(abs(predicted / measured - 1) for predicted, measured in pairs.values())
     ax.set_yticks(rows, list(pairs))

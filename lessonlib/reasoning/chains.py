@@ -153,7 +153,7 @@ def _write(model, tokenizer, prompts, settings, most_tokens, stops, batch_size) 
         for row, new in zip(rows, out[:, batch.input_ids.shape[1] :].tolist()):
             written[row] = _cut(tokenizer, new, stops)
         bar.update(len(rows))
-    bar.close()
+    bar.finish(f"Written: {len(ids)} continuations")
     return [written[row] for row in range(len(ids))]
 
 

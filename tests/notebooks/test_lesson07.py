@@ -2,13 +2,19 @@
 
 import copy
 import math
+import re
 
 import pytest
 import torch
-from lesson_cells import definition
+from lesson_cells import cells, definition
 from tiny_models import six_steps
 
+from lessonlib import experiments_places as places
+from lessonlib import experiments_variants as variants
+from lessonlib.claims import ClaimNotSettled, settle
+from lessonlib.evaluation import paired_difference
 from lessonlib.lora import add_lora
+from lessonlib.runs import load_runs, rerun
 
 
 def losses(source, model):
@@ -34,3 +40,50 @@ def test_an_edit_in_the_notebooks_own_class_changes_the_outcome(line, edited, ti
     before = losses(source, copy.deepcopy(tiny))
     assert losses(source, copy.deepcopy(tiny)) == before
     assert losses(source.replace(line, edited), copy.deepcopy(tiny)) != before
+
+
+def test_every_lora_layer_that_the_notebook_adds_is_its_own_class_or_one_made_from_it():
+    code = "\n".join(cell.source for cell in cells("07") if cell.cell_type == "code")
+    calls = [line for line in code.splitlines() if re.search(r"\badd_lora\(\w", line) and "gpt2" not in line]
+    given = [layer for line in calls for layer in re.findall(r"layer=(\w+)", line) or ["none"]]
+    assert given.count("LoRALinear") >= 8 and set(given) <= {"LoRALinear", "kind"}
+    assert "for kind, r in ((LoRALinear, 1), (Undivided, 1)" in code and "class Undivided(LoRALinear)" in code
+
+
+@pytest.mark.parametrize(
+    "id, slip",
+    # What the source lessons state: alpha = r, ranks of 64 at most, a tenth of the cost, 10 to 100 times the rate.
+    [("C118", 1), ("C134", 64), ("C206", 10), ("C124", 10), ("C201", 0.5), ("C208", 1), ("C119", 0.5)],
+)
+def test_the_sources_own_figures_do_not_settle_the_claims(id, slip):
+    with pytest.raises(ClaimNotSettled):
+        settle(id, ours=slip)
+
+
+@pytest.mark.parametrize("id", ["C019", "C136", "C181", "C182", "C187", "C200", "C202", "C203", "C211"])
+def test_a_claim_that_did_not_come_out_is_not_settled(id):
+    with pytest.raises(ClaimNotSettled):
+        settle(id, ours=False)
+
+
+def test_on_tickets_everything_beats_queries_and_values_alone_at_an_equal_number_of_parameters():
+    recorded = {run.settings["variant"]: run for run in variants.variant_runs()}
+    whole, narrow = recorded["LoRA"], recorded["queries, values"]
+    assert abs(narrow.results["trainable"] / whole.results["trainable"] - 1) < 0.02
+    assert paired_difference(whole.answers(), narrow.answers())[1] > 0
+
+
+def test_all_seven_places_are_recorded_before_and_after():
+    runs = places.place_runs()
+    assert list(runs) == list(places.PLACES)
+    for run in runs.values():
+        assert len(places.before(run).predictions) == run.score["n"] >= 60
+
+
+def test_one_recorded_variant_comes_out_again():
+    assert rerun(variants.digit_runs()["LoRA"][0].id).inside
+
+
+@pytest.mark.model
+def test_one_recorded_place_comes_out_again():
+    assert rerun(load_runs("looked_up", finder="the right one")[0].id).inside
