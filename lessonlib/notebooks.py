@@ -4,6 +4,8 @@ python -m lessonlib.notebooks execute [NN ...]   run notebooks and keep their ou
 python -m lessonlib.notebooks tables             write the README's table and the notebooks' header lines
 python -m lessonlib.notebooks badges             write the repository's address into all notebooks
 python -m lessonlib.notebooks environment        write environment.yml from pyproject.toml
+python -m lessonlib.notebooks pictures           write docs/pictures and the README's pictures, from stored outputs
+python -m lessonlib.notebooks html [NN ...]      write build/pages: notebooks as pages without scripts
 """
 
 import ast
@@ -189,15 +191,23 @@ def readme_table() -> str:
     return "\n".join(rows)
 
 
+def write_between(name: str, text: str) -> None:
+    """Write a generated part of the README between its two marks, as `<!-- table -->` and `<!-- end of table -->`."""
+    readme = ROOT / "README.md"
+    marks = rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)"
+    new, found = re.subn(marks, lambda m: f"{m[1]}{text}\n{m[2]}", readme.read_text("utf8"), flags=re.S)
+    if found != 1:
+        raise ValueError(
+            f"README.md has {found} places marked <!-- {name} --> … <!-- end of {name} -->, not one"
+        )
+    readme.write_text(new, "utf8")
+
+
 def write_tables() -> None:
-    """Write the README's table between its two marks, and each notebook's header line."""
+    """Write the README's table, and each notebook's header line."""
     import nbformat
 
-    readme = ROOT / "README.md"
-    marks = r"(<!-- table -->\n).*?(\n<!-- end of table -->)"
-    readme.write_text(
-        re.sub(marks, lambda m: m[1] + readme_table() + m[2], readme.read_text("utf8"), flags=re.S), "utf8"
-    )
+    write_between("table", readme_table())
     for path in paths():
         notebook = nbformat.read(path, as_version=4)
         write_header(notebook, path.name[:2])
@@ -246,6 +256,15 @@ def main(arguments: list[str]) -> None:
         write_badges()
     elif command == "environment":
         (ROOT / "environment.yml").write_text(environment(), "utf8")
+    elif command == "pictures":
+        from . import readme_pictures
+
+        readme_pictures.write()
+    elif command == "html":
+        from .pages import write_pages
+
+        for file in write_pages(paths(rest), ROOT / "build" / "pages"):
+            print(file.relative_to(ROOT))
     else:
         print(__doc__)
 

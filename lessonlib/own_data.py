@@ -71,7 +71,7 @@ def _read_rows(path: Path, text: str, label: str) -> list[dict]:
     if kind in (".jsonl", ".ndjson"):
         records = _json_lines(path, content, (text, label))
     else:
-        records = _csv_lines(path, content, "\t" if kind == ".tsv" else ",", (text, label))
+        records = csv_lines(path, content, "\t" if kind == ".tsv" else ",", (text, label))
     rows = []
     for line, record in records:
         for column in (text, label):
@@ -122,7 +122,7 @@ def _json_lines(path: Path, content: str, columns):
             yield line, record
 
 
-def _csv_lines(path: Path, content: str, delimiter: str, columns):
+def csv_lines(path: Path, content: str, delimiter: str, columns):
     # strict: a quote that is never closed would otherwise swallow all rows behind it.
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
     header, begin = None, 1

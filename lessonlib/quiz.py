@@ -49,7 +49,10 @@ def build(asked: list[Question]):
 
     for number, question in enumerate(asked, 1):
         choice = widgets.RadioButtons(
-            options=question.options, index=None, description="", layout=widgets.Layout(width="auto")
+            options=question.options,
+            index=None,
+            description=f"answer {number}",
+            layout=widgets.Layout(width="auto"),
         )
         reply = widgets.HTML()
 

@@ -7,11 +7,17 @@ import re
 from itertools import combinations
 from typing import ClassVar
 
+import numpy as np
 import pytest
 from matplotlib import image
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from lessonlib.figures import style
+
+LEAST_CONTRAST = 4.5  # of words and what is behind them: WCAG 2.2, criterion 1.4.3, level AA
 
 
 def numbers(text: str) -> set[str]:
@@ -39,6 +45,101 @@ def extents(figure):
 def inside(box, figure) -> bool:
     right, top = figure.bbox.x1 + 1, figure.bbox.y1 + 1
     return box.x0 >= -1 and box.y0 >= -1 and box.x1 <= right and box.y1 <= top
+
+
+def luminance(rgb) -> np.ndarray:
+    """Relative luminance of sRGB colours (..., 3 or 4) with values 0 to 1: WCAG 2.2, its definition of the word."""
+    rgb = np.asarray(rgb, dtype=float)[..., :3]
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return linear @ np.array([0.2126, 0.7152, 0.0722])
+
+
+def contrast(one, other) -> np.ndarray:
+    """WCAG's contrast ratio, 1 to 21, of colours as `luminance` takes them."""
+    a, b = luminance(one) + 0.05, luminance(other) + 0.05
+    return np.maximum(a, b) / np.minimum(a, b)
+
+
+def words(figure):
+    """All texts that are seen: those of `texts`, of legends, and at the ticks of axes that are drawn."""
+    yield from texts(figure)
+    for ax in figure.axes:
+        ticks = (*ax.get_xticklabels(), *ax.get_yticklabels()) if ax.axison else ()
+        legend = ax.get_legend().get_texts() if ax.get_legend() else ()
+        yield from (text for text in (*ticks, *legend) if text.get_visible() and text.get_text().strip())
+
+
+def grounds(figure) -> list[tuple]:
+    """(text, the pixels that it stands on, 0 to 1) for all words of a figure."""
+    found = list(words(figure))
+    colours = [text.get_color() for text in found]
+    canvas = FigureCanvasAgg(figure)
+    for text in found:
+        text.set_color("none")
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[::-1, :, :3] / 255
+    for text, colour in zip(found, colours):
+        text.set_color(colour)
+    boxes = [np.clip(text.get_window_extent().extents, 0, None).astype(int) for text in found]
+    return [(text, pixels[y0 : y1 + 1, x0 : x1 + 1]) for text, (x0, y0, x1, y1) in zip(found, boxes)]
+
+
+def look(mark) -> tuple:
+    """What tells a line or an area from others in grey: the line's dash and mark, the area's hatch."""
+    if hasattr(mark, "get_marker"):
+        dash, sign = mark.get_linestyle(), mark.get_marker()
+        return tuple("" if kind in ("None", "none", " ", None) else str(kind) for kind in (dash, sign))
+    return (str(mark.get_hatch() or ""),) if hasattr(mark, "get_hatch") else ()
+
+
+def colour(mark) -> tuple:
+    """The colour of a line, or that of an area's inside."""
+    return tuple(to_rgba(mark.get_color() if hasattr(mark, "get_marker") else mark.get_facecolor()))
+
+
+def bars_of(ax) -> list[tuple]:
+    """(bar, its place along the axis of names) for each bar."""
+    places = []
+    for container in ax.containers:
+        if isinstance(container, BarContainer):
+            across = container.orientation == "horizontal"
+            for bar in container:
+                middle = bar.get_y() + bar.get_height() / 2 if across else bar.get_x() + bar.get_width() / 2
+                places.append((bar, round(middle, 3)))
+    return places
+
+
+def row_of(ax, mark) -> float | None:
+    """The place of the named row that a line lies in; None where it has none."""
+    names = {y: text.get_text() for y, text in zip(ax.get_yticks(), ax.get_yticklabels())}
+    rows = [y for y, name in names.items() if re.search("[a-z]", name)]
+    heights = np.asarray(mark.get_ydata(), dtype=float) if hasattr(mark, "get_ydata") else np.empty(0)
+    return next((y for y in rows if heights.size and (abs(heights - y) < 0.4).all()), None)
+
+
+def told_by_colour_alone(ax) -> list[str]:
+    """Pairs of lines, bars or legend entries that nothing but their hue tells apart.
+
+    Enough is: a dash, a mark or a hatch of one's own; a name beside the line in its own colour; a row with a name, or a
+    bar's own place; or lightness, at least 1.5 to 1.
+    """
+    lines = [(line, line.get_label()) for line in ax.lines if line.get_transform() == ax.transData]
+    named, entries, found = [to_rgba(text.get_color()) for text in ax.texts], [], []
+    if key := ax.get_legend():
+        entries = [(mark, text.get_text()) for mark, text in zip(key.legend_handles, key.get_texts())]
+    for (one, name), (other, another) in (*combinations(lines, 2), *combinations(entries, 2)):
+        rows = row_of(ax, one), row_of(ax, other)
+        own_rows = None not in rows and rows[0] != rows[1]
+        if look(one) != look(other) or colour(one)[:3] == colour(other)[:3] or own_rows:
+            continue
+        both_named = colour(one) in named and colour(other) in named
+        if contrast(colour(one), colour(other)) < 1.5 and not both_named:
+            found.append(f"{name} and {another}")
+    for (one, here), (other, there) in combinations(bars_of(ax), 2):
+        same = look(one) == look(other) and here == there and colour(one)[:3] != colour(other)[:3]
+        if same and contrast(colour(one), colour(other)) < 1.5:
+            found.append(f"two bars at {here}")
+    return found
 
 
 class PictureChecks:
@@ -92,6 +193,34 @@ class PictureChecks:
         for ax in (ax for figure in (made if shown is None else [made[shown]]) for ax in figure.axes):
             written = " ".join(text.get_text() for text in (ax._left_title, *ax.texts))
             assert numbers(written) <= said, written
+
+    def test_the_description_says_more_than_the_titles(self, drawn, name):
+        titles = [ax._left_title.get_text() for figure in drawn[name][1] for ax in figure.axes]
+        assert all(len(drawn[name][0].alt) > len(title) for title in titles)
+
+    def test_words_stand_out_from_what_is_behind_them(self, drawn, name):
+        # Three quarters of the ground, since a line of the grid may pass; and words must not vanish in a tenth of it.
+        for figure in drawn[name][1]:
+            for text, ground in grounds(figure):
+                if ground.size:
+                    ratio = contrast(to_rgba(text.get_color()), ground)
+                    assert (ratio >= LEAST_CONTRAST).mean() >= 0.75, (
+                        text.get_text(),
+                        text.get_color(),
+                        ratio.min(),
+                    )
+                    assert (ratio >= 1.5).mean() >= 0.9, f"{text.get_text()!r} vanishes in what is behind it"
+
+    def test_nothing_is_told_by_colour_alone(self, drawn, name):
+        for figure in drawn[name][1]:
+            for ax in figure.axes:
+                assert told_by_colour_alone(ax) == []
+
+    def test_maps_of_numbers_run_from_light_to_dark(self, drawn, name):
+        for ax in (ax for figure in drawn[name][1] for ax in figure.axes):
+            for shown in (shown for shown in ax.images if shown.get_array().ndim == 2):
+                steps = np.diff(luminance(shown.cmap(np.linspace(0, 1, 9))))
+                assert (steps > 0).all() or (steps < 0).all(), shown.cmap.name
 
     def test_all_text_lies_inside_the_figure(self, drawn, name):
         for figure in drawn[name][1]:

@@ -16,6 +16,15 @@ from .choosing import (
     ways_compared,
 )
 from .costs import cost_bars, memory_planner, predicted_and_measured, scaling
+from .deployment import (
+    after_each_task,
+    by_question,
+    drift,
+    requests_over_time,
+    timeline,
+    traffic,
+    ways_to_serve,
+)
 from .in_context import (
     attention_by_part,
     label_pairs,
@@ -72,10 +81,12 @@ __all__ = [
     "accuracy_by_examples",
     "accuracy_by_steps",
     "adapter_slider",
+    "after_each_task",
     "attention_by_part",
     "benchmark_times",
     "bits_slider",
     "block_sizes",
+    "by_question",
     "calibration_effect",
     "call_overheads",
     "cards",
@@ -86,6 +97,7 @@ __all__ = [
     "cuts",
     "decision_tree",
     "digit_rows",
+    "drift",
     "example_orders",
     "forgotten",
     "formats",
@@ -111,6 +123,7 @@ __all__ = [
     "rank_sweep",
     "read_losses",
     "regression_errors",
+    "requests_over_time",
     "retention",
     "scale_trend",
     "scaling",
@@ -125,10 +138,13 @@ __all__ = [
     "tasks_before_after",
     "tasks_by_shots",
     "ticket_curves",
+    "timeline",
+    "traffic",
     "two_settings",
     "update_and_step",
     "variants_compared",
     "votes_curve",
     "ways_compared",
+    "ways_to_serve",
     "width_sweep",
 ]

@@ -101,7 +101,7 @@ def _unfolded(ax, d: int, m: int) -> None:
             0, low + (high - low) * 0.28, f"{name}: {d * m:,} weights", ha="center", va="center", fontsize=10
         )
     ax.add_patch(Rectangle((-narrow, 0.45), 2 * narrow, 0.1, facecolor=VERMILION, edgecolor=INK))
-    ax.text(-wide * 1.05, 0.5, f"m = {m}", ha="left", va="center", color=VERMILION, weight="bold")
+    ax.text(-narrow - 0.04, 0.5, f"m = {m}", ha="right", va="center", color=VERMILION, weight="bold")
     _arrow(ax, (0.53, 0.0), (0.53, 1.0), 0.5, GREY)
     ax.text(0.7, 0.5, "x", ha="left", va="center", color=GREY, weight="bold")
     ax.set_title("The adapter, unfolded")

@@ -310,7 +310,7 @@ def _edge(ax, start, end, label: str, on: bool) -> None:
     bend = x0 + 4.4
     ax.plot([x0, bend, bend, x1], [y0, y0, y1, y1], color=colour, linewidth=width, zorder=2 if on else 1)
     ax.text(
-        bend + 0.4, y1, "\n".join(textwrap.wrap(label, 13)), va="center", fontsize=7.5, color=BLUE if on else INK, zorder=2,
+        bend + 0.4, y1, "\n".join(textwrap.wrap(label, 13)), va="center", fontsize=7.5, color=BLUE if on else INK, zorder=3,
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
     )  # fmt: skip
 
@@ -353,8 +353,9 @@ class _Walk:
         node, rows = self.tree, []
         for depth, i in enumerate(self.way):
             buttons = widgets.ToggleButtons(
-                options=[answer.label for answer in node.answers], index=i, style={"button_width": "auto"}
-            )
+                options=[answer.label for answer in node.answers], index=i, style={"button_width": "auto"},
+                tooltips=[f"{node.text} {answer.label}" for answer in node.answers],
+            )  # fmt: skip
             buttons.observe(lambda change, depth=depth: self.answer(depth, change["new"]), names="index")
             rows.append(widgets.VBox([widgets.HTML(f"<b>{html.escape(node.text)}</b>"), buttons]))
             node = node.answers[i].then

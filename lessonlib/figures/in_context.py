@@ -46,10 +46,8 @@ def draw_shots(ax, groups: dict[int, Sequence[float]], chance: float, chosen: in
         place = list(groups).index(chosen)
         ax.plot([place], [means[place]], "D", color=VERMILION, markersize=9)
     ax.axhline(100 * chance, color=GREY, linestyle="--")
-    ax.annotate(
-        "chance", (0, 100 * chance), (0, -4), textcoords="offset points", color=GREY, va="top",
-        ha="left",
-    )  # fmt: skip
+    beside = ax.get_yaxis_transform()  # the curve may be anywhere inside
+    ax.text(1.01, 100 * chance, "chance", color=GREY, va="center", transform=beside)
     ax.set_xticks(range(len(groups)), [str(k) for k in groups])
     top = 1.15 * max(100 * max(group) for group in groups.values())
     ax.set(xlabel="examples in the prompt", ylabel="test accuracy, %", ylim=(0, max(top, 40)))
@@ -83,7 +81,7 @@ def draw_growing_prompt(
             )
         )
         if not edge:
-            left.text(0.04, -row - 0.43, "message", va="center", fontsize=8, color=GREY)
+            left.text(0.04, -row - 0.43, "message", va="center", fontsize=8, style="italic")
         left.text(0.96, -row - 0.43, text, va="center", ha="right", fontsize=8)
     left.set(xlim=(-0.02, 1.02), ylim=(-room - 2, 0.1))
     left.set_title(f"{len(shown)} examples, {tokens:,} tokens")

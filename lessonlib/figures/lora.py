@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from ..evaluation import energy_shares, rank_holding
-from .style import BLUE, GREY, INK, SKY, VERMILION, YELLOW, Picture
+from .style import BLUE, GREY, INK, OCHRE, SKY, VERMILION, YELLOW, Picture
 
 # --- spectrum --------------------------------------------------------------------------------------------------------
 
@@ -56,7 +56,7 @@ def draw_learning_curves(ax, curves: dict[str, Sequence[float]], window: int = 8
     """Training loss by step, smoothed by a running mean, several runs in one picture."""
     said, ends = [], []
     for (name, losses), colour, line in zip(
-        curves.items(), (BLUE, VERMILION, GREY, YELLOW), ("-", "--", "-.", ":")
+        curves.items(), (BLUE, VERMILION, GREY, OCHRE), ("-", "--", "-.", ":")
     ):
         losses = np.asarray(losses, dtype=float)
         smooth = np.array([losses[max(0, i - window + 1) : i + 1].mean() for i in range(len(losses))])

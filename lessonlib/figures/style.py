@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 
 # Okabe and Ito's palette (2008), safe for colour-blind readers, ordered by lightness so that grey tells them apart.
 INK, BLUE, VERMILION, SKY, YELLOW, GREY = "#222222", "#0072B2", "#C44E00", "#56B4E9", "#E69F00", "#6E6E6E"
+OCHRE = "#8A5F00"  # yellow, dark enough for words: on white 5.6 to 1
 
-# Lines that stay apart in grey: a colour with a mark and a dash of its own.
-LOOKS = tuple(zip((BLUE, VERMILION, GREY, YELLOW), ("o-", "s--", "^:", "D-.")))
+# Lines that stay apart in grey: a colour with a mark and a dash of its own. The colour is the name's beside it as well.
+LOOKS = tuple(zip((BLUE, VERMILION, GREY, OCHRE), ("o-", "s--", "^:", "D-.")))
 
 STYLE = {
     "font.family": "DejaVu Sans",
