@@ -28,7 +28,8 @@ def bfloat16_speed() -> float:
     """Time of a float32 linear layer over that of a bfloat16 one, on this CPU (2 means bfloat16 is twice as fast).
 
     Processors with AMX or AVX512-BF16 multiply bfloat16 several times faster than float32; older ones emulate it
-    and are slower. The layer has the shape of the base model's MLP, x (512, 576) -> (512, 1536).
+    and are slower. The layer has the shape of the base model's MLP, x (512, 576) -> (512, 1536). On one thread: beside
+    another process, two would wait for each other longer than either kind of product takes, and look alike.
     """
 
     def seconds(dtype):
@@ -40,8 +41,13 @@ def bfloat16_speed() -> float:
             best = min(best, time.perf_counter() - start)
         return best
 
-    with torch.no_grad():
-        return seconds(torch.float32) / seconds(torch.bfloat16)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            return seconds(torch.float32) / seconds(torch.bfloat16)
+    finally:
+        torch.set_num_threads(before)
 
 
 def dtype(on: torch.device | None = None) -> torch.dtype:

@@ -1,0 +1,294 @@
+"""The experiments of notebook 10: three experts over one base, made one, chosen among by a router, or stacked.
+
+Each expert is a small adapter for one question about the tickets (intent, sentiment, urgency), trained on the shorter
+ones, as in notebook 06. All ways are scored on the same three questions about the same test tickets, so that each has
+one answer more for each question and ticket; the learning rate is chosen on validation tickets.
+`python -m lessonlib.experiments_deployment` records what is missing; it resumes where it was stopped.
+"""
+
+import random
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from . import corpora
+from .bank import LoRABank
+from .classification import Batch, LabelTask, label_logits
+from .evaluation import Accuracy
+from .experiments import best_rate
+from .experiments_adapters import TASKS, VALIDATION, short_tickets, ticket_task
+from .lora import add_lora
+from .merging import add_factors, merge_updates, svd_merge, ties
+from .models import load_base
+from .routing import Router, mean_hidden, mixing, train_router, wrong_expert_rate
+from .runs import Run, best_on_validation, load_runs, record
+from .session import seed_everything
+from .stacking import forgetting, stack_lora
+from .training import fit
+from .updates import Adapter, adapter_of, put_adapter, shell
+
+TESTED = 100  # test tickets; three questions about each
+TARGETS = ("q_proj", "v_proj")
+
+# How people ask for the three things; a router is trained on the first four of each and tested on the other two as well.
+REQUESTS = {
+    "intent": (
+        "What is this message about?",
+        "Which team should get this?",
+        "Name the topic of this ticket.",
+        "What does the customer want?",
+        "Sort this into one of our subjects.",
+        "Who in the company deals with this?",
+    ),
+    "sentiment": (
+        "How does the writer feel?",
+        "Is this customer happy with us?",
+        "Name the mood of this message.",
+        "Does this sound positive or negative?",
+        "Tell me whether they are pleased or cross.",
+        "What is the tone here?",
+    ),
+    "urgency": (
+        "How soon do we have to answer?",
+        "Can this wait until tomorrow?",
+        "Name the urgency of this ticket.",
+        "Is there a hurry?",
+        "Should somebody look at this right now?",
+        "What priority does it have?",
+    ),
+}
+KNOWN = 4
+
+
+# --- the three questions about a ticket ------------------------------------------------------------------------------
+
+
+def right_answers() -> list[int]:
+    """The right answers to the three questions about the test tickets, one question after the other."""
+    rows = corpora.tickets("test").select(range(TESTED))
+    return [answer for task in TASKS for answer in rows[task]]
+
+
+@torch.no_grad()
+def answers(model: nn.Module, task: LabelTask, texts: Sequence[str]) -> list[int]:
+    """The likeliest label of each text."""
+    batches, order = task.evaluation_batches(texts, [0] * len(texts))
+    device = next(model.parameters()).device
+    said = torch.cat([label_logits(model.eval(), batch.to(device)).argmax(-1).cpu() for batch in batches])
+    return said[torch.tensor(order).argsort()].tolist()
+
+
+def all_answers(model: nn.Module, tokenizer) -> dict[str, list[int]]:
+    """The model's answers to each of the three questions about the test tickets."""
+    texts = corpora.tickets("test")["text"][:TESTED]
+    return {name: answers(model, ticket_task(tokenizer, name), texts) for name in TASKS}
+
+
+def scored(said: dict[str, list[int]]) -> Accuracy:
+    """Answers to the three questions as one score."""
+    return Accuracy([answer for task in TASKS for answer in said[task]], right_answers())
+
+
+def by_task(said: dict[str, list[int]]) -> dict[str, Accuracy]:
+    """Answers to the three questions about the test tickets, each scored by itself."""
+    rows = corpora.tickets("test").select(range(TESTED))
+    return {task: Accuracy(list(said[task]), list(rows[task])) for task in TASKS}
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def _batches(tokenizer, tasks: Sequence[str], seed: int, steps: int, batch_size: int) -> list[Batch]:
+    """Batches of one question each; those of several questions are shuffled."""
+    share = steps // len(tasks)
+    settings = {"steps": share, "batch_size": batch_size, "seed": seed}
+    batches = [
+        b for t in tasks for b in ticket_task(tokenizer, t).training_batches(*short_tickets(t), **settings)
+    ]
+    if len(tasks) > 1:
+        random.Random(seed).shuffle(batches)
+    return batches
+
+
+def trained(tasks: Sequence[str], seed: int, *, r: int, learning_rate: float, steps: int, batch_size: int):
+    """(model, tokenizer, history): one adapter trained on these questions."""
+    model, tokenizer = load_base()
+    seed_everything(seed)
+    add_lora(model, TARGETS, r=r, alpha=2 * r)
+    history = fit(model, _batches(tokenizer, tasks, seed, steps, batch_size), learning_rate=learning_rate)
+    return model, tokenizer, history
+
+
+def one_adapter(tasks: list[str], seed: int, **training) -> dict:
+    """One adapter for these questions; all three are asked. training: r, learning_rate, steps, batch_size.
+
+    `validation` is the accuracy on the questions that it was trained on.
+    """
+    model, tokenizer, history = trained(tasks, seed, **training)
+    rows = corpora.tickets("validation").select(range(VALIDATION))
+    tried = [answers(model, ticket_task(tokenizer, task), rows["text"]) for task in tasks]
+    values = [Accuracy(said, list(rows[task])).value for task, said in zip(tasks, tried, strict=True)]
+    said = all_answers(model, tokenizer)
+    return {"score": scored(said), "said": said, "validation": sum(values) / len(values)} | history.results()
+
+
+# --- experts: alone, merged, routed ----------------------------------------------------------------------------------
+
+MERGES = {
+    "average": merge_updates,
+    "sum": lambda experts: merge_updates(experts, [1, 1, 1]),
+    "intent weighs double": lambda experts: merge_updates(experts, [0.5, 0.25, 0.25]),
+    "SVD of the sum": lambda experts: svd_merge(experts, [1, 1, 1]),
+    "TIES": lambda experts: ties(experts, density=0.2),
+    "factors added": add_factors,
+}
+
+
+def experts(seed: int, **training) -> dict:
+    """Three adapters, one a question. Each answers all three questions; so do their merges, and what a router makes of
+    them. The score is the routed one's, for requests worded as the router was not trained on.
+    """
+    trio = {}
+    for task in TASKS:
+        model, tokenizer, _ = trained([task], seed, **training)
+        trio[task] = adapter_of(model)
+    base = load_base()[0]
+    said = {f"expert on {task}": _with(base, adapter, tokenizer) for task, adapter in trio.items()}
+    merged = {name: merge(list(trio.values())) for name, merge in MERGES.items()}
+    said |= {name: _with(base, adapter, tokenizer) for name, adapter in merged.items()}
+    ranks = {name: max(update.r for update in adapter.values()) for name, adapter in merged.items()}
+    said_by_router, routing = _routed(base, tokenizer, trio, said, seed)
+    said |= said_by_router
+    return {"score": scored(said["router, new words"]), "said": said, "ranks": ranks, "routing": routing}
+
+
+def _with(base: nn.Module, adapter: Adapter, tokenizer) -> dict[str, list[int]]:
+    return all_answers(put_adapter(shell(base), adapter), tokenizer)
+
+
+def request(task: str, wording: int, text: str) -> str:
+    """What the router reads: somebody asks something about a ticket."""
+    return f"{REQUESTS[task][wording]}\nTicket: {text}"
+
+
+def request_features(model: nn.Module, tokenizer, texts: Sequence[str]) -> torch.Tensor:
+    """What the gate reads of each request, (texts, D)."""
+    rows = [
+        tokenizer(texts[i : i + 25], return_tensors="pt", padding=True, truncation=True, max_length=160)
+        for i in range(0, len(texts), 25)
+    ]
+    return torch.cat([mean_hidden(model, row.input_ids, row.attention_mask) for row in rows])
+
+
+def requests_about(texts: Sequence[str], wordings: Sequence[int]) -> list[str]:
+    """Each question about each text; the wordings take turns."""
+    return [
+        request(task, wordings[i % len(wordings)], text) for task in TASKS for i, text in enumerate(texts)
+    ]
+
+
+def _routed(base, tokenizer, trio, said, seed) -> tuple[dict, dict]:
+    """What the router's choice answers, and its soft mixture; and how often it chose another expert than was asked for."""
+    texts = list(short_tickets()[0])[:TESTED]
+    numbers = [number for number, _ in enumerate(TASKS) for _ in texts]
+    seed_everything(seed)
+    router = Router(base.config.hidden_size, len(TASKS))
+    train_router(router, request_features(base, tokenizer, requests_about(texts, range(KNOWN))), numbers)
+    test = corpora.tickets("test")["text"][:TESTED]
+    wordings = {"known words": range(KNOWN), "new words": range(KNOWN, len(REQUESTS["intent"]))}
+    found, routing = {}, {}
+    for name, chosen in wordings.items():
+        h = request_features(base, tokenizer, requests_about(test, chosen))
+        picks = router.pick(h)
+        routing[name] = {"picks": picks, "wrong": list(wrong_expert_rate(picks, numbers))}
+        found[f"router, {name}"] = _of_the_picked(picks, said)
+    found["soft mixture, new words"] = _softly(base, tokenizer, trio, router.mix(h))
+    return found, routing
+
+
+def _of_the_picked(picks: Sequence[int], said: dict) -> dict[str, list[int]]:
+    """The answers of the expert that was picked for each question and ticket."""
+    own = [said[f"expert on {task}"] for task in TASKS]
+    rows = {task: picks[n * TESTED : (n + 1) * TESTED] for n, task in enumerate(TASKS)}
+    return {task: [own[pick][task][i] for i, pick in enumerate(rows[task])] for task in TASKS}
+
+
+@torch.no_grad()
+def _softly(base, tokenizer, trio, weights: torch.Tensor) -> dict[str, list[int]]:
+    """All experts at once, each with the gate's weight for this request."""
+    bank = LoRABank(shell(base), list(trio.values()))
+    texts, found = corpora.tickets("test")["text"][:TESTED], {}
+    for n, task in enumerate(TASKS):
+        batches, order = ticket_task(tokenizer, task).evaluation_batches(texts, [0] * TESTED)
+        own, place, said = weights[n * TESTED : (n + 1) * TESTED], 0, [0] * TESTED
+        for batch in batches:
+            rows = order[place : place + len(batch.last)]
+            with mixing(bank, own[rows]) as model:
+                for row, answer in zip(rows, label_logits(model, batch).argmax(-1).tolist(), strict=True):
+                    said[row] = answer
+            place += len(rows)
+        found[task] = said
+    return found
+
+
+# --- one task after another ------------------------------------------------------------------------------------------
+
+
+def stacked_tasks(stack: bool, seed: int, r: int, learning_rate: float, steps: int, batch_size: int) -> dict:
+    """The three questions learnt one after another: each with a fresh adapter on the frozen ones before it, or by one
+    adapter that goes on training. After each, the questions so far are asked. The score is that of all three at the end.
+    """
+    model, tokenizer = load_base()
+    seed_everything(seed)
+    order, stages = list(TASKS), []
+    texts = corpora.tickets("test")["text"][:TESTED]
+    for place, task in enumerate(order):
+        if stack or not place:
+            stack_lora(model, TARGETS, r=r, alpha=2 * r)
+        fit(model, _batches(tokenizer, [task], seed, steps, batch_size), learning_rate=learning_rate)
+        stages.append({t: answers(model, ticket_task(tokenizer, t), texts) for t in order[: place + 1]})
+    rows = corpora.tickets("test").select(range(TESTED))
+    scores = [[Accuracy(said[t], list(rows[t])).value for t in said] for said in stages]
+    return {"score": scored(stages[-1]), "stages": stages, "scores": scores, "forgetting": forgetting(scores)}
+
+
+# --- which runs are recorded -----------------------------------------------------------------------------------------
+
+MODULE = "lessonlib.experiments_deployment"
+RATES = (3e-3, 8e-3)
+MIXED_RATES = (1e-3, 3e-3)  # as many trials, for one adapter that learns three questions at once
+TRAINING = {"r": 8, "steps": 40, "batch_size": 8}
+
+
+def rate() -> float:
+    """The learning rate of one expert that validation tickets chose."""
+    return best_rate("one_adapter", tasks=["intent"], **TRAINING)
+
+
+def mixed() -> Run:
+    """The one adapter that was trained on all three questions, as many steps as three experts together, at the rate
+    that validation chose."""
+    return best_on_validation(load_runs("one_adapter", tasks=list(TASKS), seed=0))
+
+
+def targets(run: Run) -> list[int]:
+    """The right answers of a recorded run, read anew from the tickets."""
+    return right_answers()
+
+
+def record_all() -> None:
+    """Record every run that the notebook draws from and that is not there yet."""
+    for each in RATES:
+        record(f"{MODULE}:one_adapter", tasks=["intent"], seed=0, learning_rate=each, **TRAINING)
+    training = {"seed": 0, "learning_rate": rate(), **TRAINING}
+    record(f"{MODULE}:experts", **training)
+    for stack in (True, False):
+        record(f"{MODULE}:stacked_tasks", stack=stack, **training)
+    for each in MIXED_RATES:
+        asked = training | {"learning_rate": each, "steps": len(TASKS) * TRAINING["steps"]}
+        record(f"{MODULE}:one_adapter", tasks=list(TASKS), **asked)
+
+
+if __name__ == "__main__":
+    record_all()
