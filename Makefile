@@ -64,7 +64,8 @@ $(SERVE)/.ready: constraints-serve.txt
 	@touch $@
 
 bench: setup     ## the benchmarks, one after another
-	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@missed=; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || missed="$$missed $$script"; done; \
+	  test -z "$$missed" || { echo "Targets missed:$$missed"; exit 1; }
 
 robust: setup    ## before a release: cells run twice, float32 forced, kernels killed, the browser walk
 	@$(BIN)/python -m pytest

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 # Weights that `dequantize` works on at a time: a piece that stays in the processor's cache.
-PIECE = 131_072
+PIECE = 262_144
 
 
 class QuantizationError(ValueError):
@@ -139,9 +139,9 @@ def dequantize(q):
     for codes, scale, part in zip(
         q.codes.split(rows * q.block_size // 2), scales.split(rows), W.split(rows), strict=True
     ):
-        values = part if part.dtype == room.dtype else room[: len(part)]
+        values = room[: len(part)]
         torch.index_select(pairs, 0, codes.int(), out=values.view(pairs.dtype).flatten())
-        part.copy_(values.mul_(scale[:, None]))
+        torch.mul(values, scale[:, None], out=part)
     return W.flatten()[: math.prod(q.shape)].view(q.shape)
 
 
