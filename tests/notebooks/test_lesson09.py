@@ -49,7 +49,7 @@ def outcome(source: str, model) -> tuple:
             "torch.linspace(1, 0.1, half)",
         ),
         ("nearest(scaled, CODEBOOK)", "nearest(0.9 * scaled, CODEBOOK)"),
-        ("values.mul_(scale[:, None])", "values.mul_(0.9 * scale[:, None])"),
+        ("torch.mul(values, scale[:, None]", "torch.mul(values, 0.9 * scale[:, None]"),
         ("return grad @ dequantize", "return 0.5 * grad @ dequantize"),
         ("Product.apply(x, self.quantized)", "Product.apply(0.9 * x, self.quantized)"),
     ],
