@@ -8,6 +8,7 @@ SERVE  := .venv-serve
 # A machine without an NVIDIA GPU needs torch's CPU build, torch==2.13.0+cpu. Where pip does not find it by itself, give
 # the address of PyTorch's index of CPU wheels: the one that pytorch.org, "Get started", shows for pip and CPU.
 TORCH_INDEX ?=
+NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: call make with PYTHON=/path/to/python3.11")'
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test setup check notebook notebooks afternoon runs serve-env bench robust style badges tables pictures pages environment
@@ -24,7 +25,7 @@ test: setup      ## everything that runs on every push: library, exercises, file
 setup: $(VENV)/.ready  ## create .venv, install the pins, fetch the base model, report
 
 $(VENV)/.ready: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: call make with PYTHON=/path/to/python3.11")'
+	@$(NEW_ENOUGH)
 	@echo "Setting up (about five minutes, once) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lab,test]"
@@ -52,7 +53,7 @@ serve-env: $(SERVE)/.ready ## create .venv-serve with vLLM in it, for notebook 1
 
 # Without a GPU: torchvision, torchaudio and torchcodec come along as CUDA builds, and vLLM would stop at importing them.
 $(SERVE)/.ready: constraints-serve.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: call make with PYTHON=/path/to/python3.11")'
+	@$(NEW_ENOUGH)
 	@echo "Setting up vLLM (about three minutes, once) ..."
 	@test -x $(SERVE)/bin/python || $(PYTHON) -m venv $(SERVE)
 	@if nvidia-smi >/dev/null 2>&1; then $(SERVE)/bin/pip install --quiet --disable-pip-version-check vllm==0.33.0; else \

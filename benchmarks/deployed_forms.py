@@ -19,13 +19,14 @@ from statistics import median
 
 import torch
 
+from lessonlib.afternoon import save_merged
 from lessonlib.classification import label_logits
 from lessonlib.corpora import tickets
 from lessonlib.distillation import distillation_loss, shorter
 from lessonlib.evaluation import accuracy
 from lessonlib.experiments_adapters import short_tickets, ticket_task
 from lessonlib.experiments_distillation import CHOICES, SOFT, TEACHER, chosen, tuned
-from lessonlib.lora import load_lora, merge_lora, save_lora, unmerge_lora
+from lessonlib.lora import load_lora, save_lora, unmerge_lora
 from lessonlib.master_weights import MasterAdamW
 from lessonlib.models import find_base, load_base
 from lessonlib.qlora import load_four_bit
@@ -48,24 +49,11 @@ def write_forms(room: Path) -> None:
     seed_everything(0)
     loss = partial(distillation_loss, teacher=model, **SOFT)
     fit(student, batches, learning_rate=run.settings["learning_rate"], loss=loss, optimizer=MasterAdamW)
-    _save(student, tokenizer, room / FORMS[3])
+    save_merged(student, tokenizer, room / FORMS[3])
+    save_merged(model, tokenizer, room / FORMS[1])
     save_lora(unmerge_lora(model), room / FORMS[0])
-    _save(plain(room / FORMS[0]), tokenizer, room / FORMS[1])
     in_codes, _ = load_four_bit(str(room / FORMS[1]))
-    _save(in_codes, tokenizer, room / FORMS[2])
-
-
-def plain(adapter: Path) -> torch.nn.Module:
-    """The base with the adapter merged, and nothing kept aside to unmerge it."""
-    model = merge_lora(load_lora(load_base()[0], adapter))
-    for module in model.modules():
-        vars(module).pop("unmerged", None)
-    return model
-
-
-def _save(model, tokenizer, directory: Path) -> None:
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+    save_merged(in_codes, tokenizer, room / FORMS[2])
 
 
 def read_form(form: str, room: Path):

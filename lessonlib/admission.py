@@ -14,10 +14,11 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from .lora import CONFIG, PREFIX, WEIGHTS
+
 BASE = "base"  # the name under which the base itself is served
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-TENSOR = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<side>[AB])\.weight")
+TENSOR = re.compile(re.escape(PREFIX) + r"(?P<path>.+)\.lora_(?P<side>[AB])\.weight")
 # What vLLM 0.32 cannot serve (vllm/lora/peft_helper.py), and what to do about it.
 NOT_SERVED = {
     "use_dora": "merge it into the base and serve that",

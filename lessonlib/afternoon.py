@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from . import corpora, release
 from .classification import LabelTask, label_logits
-from .evaluation import Accuracy, tensor_bytes
+from .evaluation import Accuracy, text_logits
 from .experiments import tickets_task
 from .experiments_adapters import SHORT
 from .four_bit import to_four_bits
@@ -37,6 +37,7 @@ from .models import find_base, load_base, sha256
 from .monitoring import PredictionDrift
 from .own_data import SPLITS, CorpusError
 from .progress import Bar
+from .qlora import model_bytes
 from .raw_texts import Scores, baselines, contradictions, read, split, write_splits
 from .release import Check, Report
 from .session import seed_everything
@@ -101,17 +102,10 @@ class Answers:
         return F.nll_loss(self.log_probs, torch.tensor(self.targets)).item()
 
 
-@torch.no_grad()
 def ask(model: nn.Module, task: LabelTask, rows, what: str = "Answering") -> Answers:
     """The model's answers to rows with text and label, in their order; untrained, that is zero-shot."""
-    batches, order = task.evaluation_batches(rows["text"], rows["label"])
-    device, found = next(model.parameters()).device, []
-    model.eval()
-    bar = Bar(total=len(order), desc=what)
-    for batch in batches:
-        found.append(label_logits(model, batch.to(device)).float().log_softmax(-1).cpu())
-        bar.update(len(batch.last))
-    answers = Answers(torch.cat(found)[torch.tensor(order).argsort()], list(rows["label"]))
+    bar = Bar(total=len(rows["text"]), desc=what)
+    answers = Answers(text_logits(model, task, rows["text"], bar.update).log_softmax(-1), list(rows["label"]))
     bar.finish(f"{what}: {answers.accuracy}")
     return answers
 
@@ -280,7 +274,7 @@ def verify(fresh: Callable, adapter: str | Path, task: LabelTask, model: nn.Modu
 
 
 def save_merged(model: nn.Module, tokenizer, directory: str | Path) -> Path:
-    """Write a merged model whole, as safetensors, with its tokenizer: for a place that knows no adapters."""
+    """Write a whole model, such as a merged one, as safetensors, with its tokenizer: for a place that knows no adapters."""
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return Path(directory)
@@ -291,11 +285,6 @@ class Form(NamedTuple):
 
     answers: Answers
     bytes: int
-
-
-def model_bytes(model: nn.Module) -> int:
-    """Bytes of all parameters and buffers. Counted."""
-    return tensor_bytes([*model.parameters(), *model.buffers()])
 
 
 def quantize(model: nn.Module, task: LabelTask, rows) -> Form:

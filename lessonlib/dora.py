@@ -18,9 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from .lora import PREFIX, WEIGHTS, LoRAError, LoRALinear, load_lora, lora_layers, save_lora
+from .lora import CONFIG, PREFIX, WEIGHTS, LoRAError, LoRALinear, load_lora, lora_layers, save_lora
 
-CONFIG = "adapter_config.json"
 MAGNITUDE = ".lora_magnitude_vector"
 
 

@@ -55,22 +55,34 @@ class Accuracy:
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, task: LabelTask, texts: Sequence[str], targets: Sequence[int]) -> Accuracy:
-    """The share of texts whose likeliest label is the right one."""
-    batches, order = task.evaluation_batches(texts, targets)
+def text_logits(
+    model: nn.Module,
+    task: LabelTask,
+    texts: Sequence[str],
+    progress: Callable[[int], object] = lambda done: None,
+) -> torch.Tensor:
+    """Logits of the labels behind each text, in the order of the texts: (n, labels) float32, on the CPU.
+
+    The model is asked in evaluation mode and left in the mode that it was in. progress: is called with the number of
+    texts of each batch that is done.
+    """
+    batches, order = task.evaluation_batches(texts, [0] * len(texts))
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
-    predictions = [0] * len(order)
-    bar = Bar(total=len(order), desc="Evaluating")
-    place = 0
+    found = torch.empty(len(order), len(task.label_ids))
     for batch in batches:
-        for row in label_logits(model, batch.to(device)).argmax(-1).tolist():
-            predictions[order[place]] = row
-            place += 1
-        bar.update(len(batch.last))
-    result = Accuracy(predictions, list(targets))
-    bar.finish(f"Evaluated {result.n} texts: {result}")
+        rows, order = order[: len(batch.last)], order[len(batch.last) :]
+        found[rows] = label_logits(model, batch.to(device)).float().cpu()
+        progress(len(rows))
     model.train(was_training)
+    return found
+
+
+def accuracy(model: nn.Module, task: LabelTask, texts: Sequence[str], targets: Sequence[int]) -> Accuracy:
+    """The share of texts whose likeliest label is the right one."""
+    bar = Bar(total=len(texts), desc="Evaluating")
+    result = Accuracy(text_logits(model, task, texts, bar.update).argmax(-1).tolist(), list(targets))
+    bar.finish(f"Evaluated {result.n} texts: {result}")
     return result
 
 

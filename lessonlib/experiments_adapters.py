@@ -19,8 +19,8 @@ from .adapters import (
     add_adapters_after_feed_forward,
     train_layer_norms,
 )
-from .classification import LabelTask, label_logits
-from .evaluation import Accuracy
+from .classification import LabelTask
+from .evaluation import Accuracy, text_logits
 from .models import load_base
 from .runs import Run, best_on_validation, load_runs, record
 from .session import seed_everything
@@ -50,22 +50,11 @@ def short_tickets(task: str = "intent", longest: int = SHORT) -> tuple[list[str]
     return [text for text, _ in pairs], [label for _, label in pairs]
 
 
-@torch.no_grad()
 def judged(model: nn.Module, task: LabelTask, texts, targets) -> tuple[Accuracy, float]:
     """Accuracy, and the mean loss among the labels in nats, which also sees how sure a wrong answer is."""
-    batches, order = task.evaluation_batches(texts, targets)
-    was_training, device = model.training, next(model.parameters()).device
-    model.eval()
-    predictions, total, place = [0] * len(order), 0.0, 0
-    for batch in batches:
-        batch = batch.to(device)
-        scores = label_logits(model, batch).float()
-        total += F.cross_entropy(scores, batch.targets, reduction="sum").item()
-        for answer in scores.argmax(-1).tolist():
-            predictions[order[place]] = answer
-            place += 1
-    model.train(was_training)
-    return Accuracy(predictions, list(targets)), total / len(order)
+    logits = text_logits(model, task, texts)
+    loss = F.cross_entropy(logits, torch.tensor(list(targets))).item()
+    return Accuracy(logits.argmax(-1).tolist(), list(targets)), loss
 
 
 def scores(model: nn.Module, task: LabelTask, name: str = "intent") -> dict:

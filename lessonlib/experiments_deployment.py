@@ -15,7 +15,7 @@ from torch import nn
 from . import corpora
 from .bank import LoRABank
 from .classification import Batch, LabelTask, label_logits
-from .evaluation import Accuracy
+from .evaluation import Accuracy, text_logits
 from .experiments import best_rate
 from .experiments_adapters import TASKS, VALIDATION, short_tickets, ticket_task
 from .lora import add_lora
@@ -70,13 +70,9 @@ def right_answers() -> list[int]:
     return [answer for task in TASKS for answer in rows[task]]
 
 
-@torch.no_grad()
 def answers(model: nn.Module, task: LabelTask, texts: Sequence[str]) -> list[int]:
     """The likeliest label of each text."""
-    batches, order = task.evaluation_batches(texts, [0] * len(texts))
-    device = next(model.parameters()).device
-    said = torch.cat([label_logits(model.eval(), batch.to(device)).argmax(-1).cpu() for batch in batches])
-    return said[torch.tensor(order).argsort()].tolist()
+    return text_logits(model, task, texts).argmax(-1).tolist()
 
 
 def all_answers(model: nn.Module, tokenizer) -> dict[str, list[int]]:

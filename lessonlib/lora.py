@@ -213,6 +213,7 @@ def _refuse_more_than_A_and_B(path: str, layer: nn.Module) -> None:
 # --- files, in PEFT's own format -----------------------------------------------------------------------------------
 
 PREFIX = "base_model.model."
+CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 # What load_lora understands in PEFT's configuration; any other field that departs from its default is refused.
 UNDERSTOOD = {
@@ -325,11 +326,9 @@ def load_lora(model: nn.Module, directory: str | Path, layer=LoRALinear) -> nn.M
 def _read_config(directory: Path) -> dict:
     from peft import LoraConfig
 
-    path = directory / "adapter_config.json"
+    path = directory / CONFIG
     if not path.exists():
-        raise LoRAError(
-            f"{directory} has no adapter_config.json: give the directory that save_lora or PEFT wrote"
-        )
+        raise LoRAError(f"{directory} has no {CONFIG}: give the directory that save_lora or PEFT wrote")
     try:
         config = dict(json.loads(path.read_text("utf8")))
     except (ValueError, TypeError) as cause:

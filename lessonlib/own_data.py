@@ -58,15 +58,7 @@ def from_csv(path: str | Path, text: str = "text", label: str = "label", seed: i
 def _read_rows(path: Path, text: str, label: str) -> list[dict]:
     if not path.is_file():
         raise CorpusError(f"{path}: there is no such file; give the path of a .csv, .tsv or .jsonl file")
-    raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-    try:
-        content = raw.decode("utf8")
-    except UnicodeDecodeError as cause:
-        line = raw[: cause.start].count(b"\n") + 1
-        raise CorpusError(
-            f"{path}, line {line}: byte {raw[cause.start]:#04x} is not UTF-8; save the file as UTF-8 "
-            "(in a spreadsheet: 'CSV UTF-8') and call again"
-        ) from cause
+    content = decoded(path)
     kind = path.suffix.lower()
     if kind in (".jsonl", ".ndjson"):
         records = _json_lines(path, content, (text, label))
@@ -89,6 +81,19 @@ def _read_rows(path: Path, text: str, label: str) -> list[dict]:
             f"{path}: there are no rows; the first line names the columns, each further line is a text"
         )
     return rows
+
+
+def decoded(path: Path) -> str:
+    """The text of a file in UTF-8, without its byte order mark; CorpusError names the line of a byte that is none."""
+    raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    try:
+        return raw.decode("utf8")
+    except UnicodeDecodeError as cause:
+        line = raw[: cause.start].count(b"\n") + 1
+        raise CorpusError(
+            f"{path}, line {line}: byte {raw[cause.start]:#04x} is not UTF-8; save the file as UTF-8 "
+            "(in a spreadsheet: 'CSV UTF-8') and call again"
+        ) from cause
 
 
 def _require_columns(path: Path, line: int, found, columns) -> None:
@@ -171,11 +176,16 @@ def _refuse_bad_rows(path: Path, rows: list[dict]) -> None:
         raise CorpusError(
             f"{path}: all {len(rows)} rows have the label {rows[0]['label']!r}; two classes are needed"
         )
+    refuse_rare(path, counts)
+
+
+def refuse_rare(path: Path, counts: Counter) -> None:
+    """CorpusError for a class of fewer than 10 rows."""
     rarest, count = min(counts.items(), key=lambda item: item[1])
     if count < FEWEST_ROWS:
         raise CorpusError(
-            f"{path}: class {rarest!r} has {count} rows, at least {FEWEST_ROWS} are needed; add some, or merge it "
-            "with another class"
+            f"{path}: class {rarest!r} has {count} row{'s' * (count > 1)}, at least {FEWEST_ROWS} are needed; add some, "
+            "or merge it with another class"
         )
 
 

@@ -4,19 +4,22 @@ Stricter than a person is, and milder than `own_data`: texts may stand twice, as
 stand on both sides of the split.
 """
 
-import codecs
 import csv
+import functools
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from . import own_data
 from .evaluation import Accuracy
-from .own_data import FEWEST_ROWS, SPLITS, CorpusError
+from .own_data import SPLITS, CorpusError
 from .release import near_duplicates
 
 DELIMITERS = ",;\t|"
@@ -37,7 +40,9 @@ def read(file: str | Path, text: str = "text", label: str = "label") -> list[dic
     of fewer than 10 rows.
     """
     file = Path(file)
-    content = _decoded(file)
+    if not file.is_file():
+        raise CorpusError(f"{file}: there is no such file; give the path of a .csv file")
+    content = own_data.decoded(file)
     delimiter = _delimiter(file, content, (text, label))
     rows = []
     for line, record in own_data.csv_lines(file, content, delimiter, (text, label)):
@@ -49,20 +54,6 @@ def read(file: str | Path, text: str = "text", label: str = "label") -> list[dic
         rows.append({"text": record[text], "label": record[label].strip(), "line": line})
     _refuse_labels(file, Counter(row["label"] for row in rows))
     return rows
-
-
-def _decoded(file: Path) -> str:
-    if not file.is_file():
-        raise CorpusError(f"{file}: there is no such file; give the path of a .csv file")
-    raw = file.read_bytes().removeprefix(codecs.BOM_UTF8)
-    try:
-        return raw.decode("utf8")
-    except UnicodeDecodeError as cause:
-        line = raw[: cause.start].count(b"\n") + 1
-        raise CorpusError(
-            f"{file}, line {line}: byte {raw[cause.start]:#04x} is not UTF-8; save the file as UTF-8 (in a "
-            "spreadsheet: 'CSV UTF-8') and call again"
-        ) from cause
 
 
 def _delimiter(file: Path, content: str, columns: Sequence[str]) -> str:
@@ -92,12 +83,7 @@ def _refuse_labels(file: Path, counts: Counter) -> None:
         raise CorpusError(
             f"{file}: {sum(counts.values())} rows with the labels {sorted(counts)}; at least two classes are needed"
         )
-    rarest, count = min(counts.items(), key=lambda item: item[1])
-    if count < FEWEST_ROWS:
-        raise CorpusError(
-            f"{file}: class {rarest!r} has {count} row{'s' * (count > 1)}, at least {FEWEST_ROWS} are needed; add some, "
-            "or merge it with another class"
-        )
+    own_data.refuse_rare(file, counts)
 
 
 # --- split -----------------------------------------------------------------------------------------------------------
@@ -111,7 +97,7 @@ def split(rows: Sequence[dict], seed: int = 0) -> DatasetDict:
 
     Raises CorpusError for a class of fewer than three different texts.
     """
-    groups, shuffle = _copies([row["text"] for row in rows]), random.Random(seed)
+    groups, shuffle = _copies(tuple(row["text"] for row in rows)), random.Random(seed)
     where = [""] * len(rows)
     for name in sorted({row["label"] for row in rows}):
         own = [group for group in groups if rows[group[0]]["label"] == name]
@@ -144,27 +130,21 @@ def _sides(groups: Sequence[Sequence[int]], held: int) -> Iterable[str]:
         yield sides[0] if sides else "train"
 
 
-def _copies(texts: Sequence[str]) -> list[list[int]]:
+@functools.lru_cache(maxsize=1)  # asked for the split, and again for the report
+def _copies(texts: tuple[str, ...]) -> list[tuple[int, ...]]:
     """The places of the texts, in groups of copies; a text that nothing resembles is a group of its own."""
-    home = list(range(len(texts)))
-
-    def root(place: int) -> int:
-        while home[place] != place:
-            place = home[place]
-        return place
-
-    for one, other in near_duplicates(texts, texts):
-        home[root(max(one, other))] = root(min(one, other))
+    pairs = np.array(near_duplicates(texts, texts), dtype=int).reshape(-1, 2)
+    near = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(len(texts), len(texts)))
     groups = {}
-    for place in range(len(texts)):
-        groups.setdefault(root(place), []).append(place)
-    return list(groups.values())
+    for place, group in enumerate(connected_components(near, directed=False)[1].tolist()):
+        groups.setdefault(group, []).append(place)
+    return [tuple(places) for places in groups.values()]
 
 
 def contradictions(rows: Sequence[dict]) -> list[list[int]]:
     """Lines of texts that are copies of each other and yet have different labels: worth a look, since nobody can learn
     both."""
-    groups = _copies([row["text"] for row in rows])
+    groups = _copies(tuple(row["text"] for row in rows))
     return [
         [rows[i]["line"] for i in group] for group in groups if len({rows[i]["label"] for i in group}) > 1
     ]

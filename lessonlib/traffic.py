@@ -147,7 +147,7 @@ class WatchedEngine(Engine):
     def swaps(self) -> Counter:
         """How often, since the start, an adapter was read from its files ("read") and put into a place of the batch
         ("placed"). A request that finds its adapter there counts nowhere."""
-        said = self.log.read_text("utf8", "replace")
+        said = self.server.said()
         return Counter(read=said.count("Adding lora. Model id"), placed=said.count("Activating LoRA. int id"))
 
 

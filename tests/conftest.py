@@ -21,6 +21,14 @@ def tiny_gguf(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def tiny_directory(tmp_path_factory):
+    """The tiny model as `save_pretrained` writes it; nothing in it is changed by a test."""
+    directory = tmp_path_factory.mktemp("tiny")
+    tiny_model().save_pretrained(directory)
+    return directory
+
+
 @pytest.fixture(autouse=True)
 def one_thread(request):
     """Tiny models are slower on several threads; a real one (marked `model` or `notebook`) gets them all."""

@@ -23,15 +23,8 @@ from lessonlib.lora import add_lora, save_lora
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("base")
-    tiny_model().save_pretrained(directory)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def shapes(base):
-    return linear_shapes(base)
+def shapes(tiny_directory):
+    return linear_shapes(tiny_directory)
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,6 @@ from lessonlib.lora import add_lora, save_lora
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("base")
-    tiny_model().save_pretrained(directory)
-    return directory
-
-
-@pytest.fixture(scope="module")
 def adapter(tmp_path_factory):
     return save_lora(filled(add_lora(tiny_model(), ALL, r=4)), tmp_path_factory.mktemp("adapters") / "a")
 
@@ -57,30 +50,30 @@ def test_the_variable_goes_before_the_environment_in_the_course(monkeypatch, tmp
     assert str(serving_python()) == sys.executable
 
 
-def test_without_vllm_the_command_that_brings_it_is_named(base, monkeypatch):
+def test_without_vllm_the_command_that_brings_it_is_named(tiny_directory, monkeypatch):
     monkeypatch.setenv("LESSONLIB_SERVE_PYTHON", "/nowhere/python")
     assert serving_python() is None
     with pytest.raises(EngineAbsent, match="make serve-env"):
-        Engine(base).start()
+        Engine(tiny_directory).start()
 
 
 # --- refused before anything is started ------------------------------------------------------------------------------
 
 
-def test_a_bad_name_is_refused_where_it_is_given(base, adapter):
+def test_a_bad_name_is_refused_where_it_is_given(tiny_directory, adapter):
     with pytest.raises(EngineError, match=r"'\.\./a' cannot be an adapter's name"):
-        Engine(base, {"../a": adapter})
+        Engine(tiny_directory, {"../a": adapter})
 
 
-def test_adapters_from_elsewhere_are_refused(base, adapter, tmp_path):
+def test_adapters_from_elsewhere_are_refused(tiny_directory, adapter, tmp_path):
     with pytest.raises(EngineError, match="not below"):
-        Engine(base, {"a": adapter}, adapter_directory=tmp_path)
-    Engine(base, {"a": adapter}, adapter_directory=adapter.parent)
+        Engine(tiny_directory, {"a": adapter}, adapter_directory=tmp_path)
+    Engine(tiny_directory, {"a": adapter}, adapter_directory=adapter.parent)
 
 
-def test_an_adapter_of_too_large_a_rank_is_refused(base, adapter):
+def test_an_adapter_of_too_large_a_rank_is_refused(tiny_directory, adapter):
     with pytest.raises(EngineError, match="1 to 2"):
-        Engine(base, {"a": adapter}, max_lora_rank=2)
+        Engine(tiny_directory, {"a": adapter}, max_lora_rank=2)
 
 
 @pytest.mark.parametrize(
@@ -91,13 +84,13 @@ def test_an_adapter_of_too_large_a_rank_is_refused(base, adapter):
         ({"max_loras": 4, "max_cpu_loras": 2}, "2.*4"),
     ],
 )
-def test_settings_that_vllm_would_die_of_are_refused(base, settings, said):
+def test_settings_that_vllm_would_die_of_are_refused(tiny_directory, settings, said):
     with pytest.raises(EngineError, match=said):
-        Engine(base, **settings)
+        Engine(tiny_directory, **settings)
 
 
-def test_the_rank_limit_is_rounded_up_to_one_that_vllm_knows(base):
-    assert Engine(base, max_lora_rank=4).settings["max-lora-rank"] == 8
+def test_the_rank_limit_is_rounded_up_to_one_that_vllm_knows(tiny_directory):
+    assert Engine(tiny_directory, max_lora_rank=4).settings["max-lora-rank"] == 8
 
 
 def test_a_directory_without_a_model_is_refused(tmp_path):
@@ -105,42 +98,42 @@ def test_a_directory_without_a_model_is_refused(tmp_path):
         Engine(tmp_path)
 
 
-def test_too_little_memory_is_refused_with_both_figures(base, stand_in, monkeypatch):
+def test_too_little_memory_is_refused_with_both_figures(tiny_directory, stand_in, monkeypatch):
     stand_in("raise SystemExit('it was started')")
     monkeypatch.setattr(room.hardware, "memory_gb", lambda device: 1.5)
     with pytest.raises(EngineError, match=r"1\.5 GB of memory are free and vLLM needs 4\.0"):
-        Engine(base).start()
+        Engine(tiny_directory).start()
 
 
-def test_a_port_in_use_is_refused_with_its_number(base, stand_in):
+def test_a_port_in_use_is_refused_with_its_number(tiny_directory, stand_in):
     stand_in("raise SystemExit('it was started')")
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(EngineError, match=f"port {port} of 127.0.0.1 is in use"):
-            Engine(base, port=port).start()
+            Engine(tiny_directory, port=port).start()
 
 
-def test_requests_to_an_engine_that_was_not_started_say_so(base):
+def test_requests_to_an_engine_that_was_not_started_say_so(tiny_directory):
     with pytest.raises(EngineError, match=r"call start\(\)"):
-        Engine(base).complete("base", "x")
+        Engine(tiny_directory).complete("base", "x")
 
 
 # --- servers that do not start ---------------------------------------------------------------------------------------
 
 
-def test_the_end_of_the_log_says_why_a_server_died(base, stand_in):
+def test_the_end_of_the_log_says_why_a_server_died(tiny_directory, stand_in):
     stand_in("print('line one'); raise SystemExit('RuntimeError: no such processor')")
-    engine = Engine(base)
+    engine = Engine(tiny_directory)
     with pytest.raises(EngineError, match=r"ended while it started.*(?s:.*)no such processor"):
         engine.start()
     assert not engine.alive and "line one" in engine.log.read_text()
 
 
-def test_a_server_that_never_answers_is_given_up_and_ended(base, stand_in):
+def test_a_server_that_never_answers_is_given_up_and_ended(tiny_directory, stand_in):
     stand_in("import os, time; print(os.getpid(), flush=True); time.sleep(300)")
-    engine = Engine(base, startup_seconds=3)
+    engine = Engine(tiny_directory, startup_seconds=3)
     began = time.monotonic()
     with pytest.raises(EngineError, match="not ready within 3 s: give startup_seconds more"):
         engine.start()
@@ -148,8 +141,8 @@ def test_a_server_that_never_answers_is_given_up_and_ended(base, stand_in):
     assert not psutil.pid_exists(int(engine.log.read_text()))
 
 
-def test_the_log_and_the_copies_go_with_the_engine(base):
-    engine = Engine(base)
+def test_the_log_and_the_copies_go_with_the_engine(tiny_directory):
+    engine = Engine(tiny_directory)
     directory = engine.log.parent
     assert directory.exists()
     del engine
