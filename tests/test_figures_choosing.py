@@ -132,7 +132,7 @@ def test_the_front_is_who_nobody_beats():
 def test_every_way_through_the_tree_can_be_clicked():
     for path, advice in leaves():
         walk = figures.decision_tree(decide(Situation(500)).path).walk
-        walk.picture = lambda: figures.Picture(draw_tree, TREE, (0, 0), size=(8, 6), dpi=40)
+        walk.picture = lambda way: figures.Picture(draw_tree, TREE, way, size=(8, 6), dpi=40)
         for depth, (question, answer) in enumerate(path):
             walk.answer(depth, question.answers.index(answer))
         assert walk.way == _indexes(path)

@@ -99,12 +99,12 @@ def test_the_slider_starts_nearest_to_nine_tenths():
     assert slider().box.children[0].value == "91 %"
 
 
-def test_pruned_weights_are_grey_in_the_picture_and_others_are_not():
+def test_pruned_weights_are_white_in_the_picture_and_others_are_not():
     masks = full_masks(NETWORK)
     masks["0.weight"][:150] = False
     axes = Figure().subplots(1, 2)
     weights = NETWORK[0].weight.detach().numpy()
     figures.pruning.draw_weights(axes, 0, weights, masks["0.weight"].numpy(), [0.0, 0.5], {"t": [0.6, 0.5]})
     colours = torch.tensor(axes[0].images[0].get_array())  # (40, 300, 4)
-    grey = colours[:, :150]
-    assert (grey == grey[0, 0]).all() and not (colours[:, 150:] == grey[0, 0]).all(-1).any()
+    pruned = colours[:, :150]
+    assert (pruned == pruned[0, 0]).all() and not (colours[:, 150:] == pruned[0, 0]).all(-1).any()

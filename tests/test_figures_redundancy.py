@@ -48,7 +48,7 @@ def test_the_dimension_that_reaches_nine_tenths_is_named():
     alt = figures.subspace_curve(SCORES, 0.98, 50_610).alt
     assert "32 at d = 10, 72 at d = 100, 89 at d = 300, 96 at d = 3000" in alt and "2 seeds" in alt
     assert "(d90) is reached from d = 300 on" in alt
-    assert "is held from no d up to 3000 on" in figures.subspace_curve(SCORES, 1.1, 50_610).alt
+    assert "is not held from any d up to 3000 on" in figures.subspace_curve(SCORES, 1.1, 50_610).alt
 
 
 def test_accuracy_and_perplexity_are_said_for_each_order():

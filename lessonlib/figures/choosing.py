@@ -3,6 +3,7 @@
 import html
 import textwrap
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 
 import numpy as np
 
@@ -264,7 +265,7 @@ def _x(node, depth: int) -> float:
 def _box(ax, x: float, y: float, text: str, on: bool) -> None:
     face = BLUE if on else "#EFEFEF"
     ax.text(
-        x, y, "\n".join(textwrap.wrap(text, 15)), ha="center", va="center", fontsize=7.5, zorder=3,
+        x, y, "\n".join(textwrap.wrap(text, 15)), ha="center", va="center", fontsize=7.5, zorder=3, in_layout=False,
         color="white" if on else INK, bbox={"boxstyle": "round,pad=0.3", "facecolor": face, "edgecolor": INK},
     )  # fmt: skip
 
@@ -274,7 +275,7 @@ def _short_advice(advice: Advice) -> str:
 
 
 def draw_tree(ax, tree: Question, chosen: tuple[int, ...]) -> str:
-    """All questions and answers from left to right, the chosen way in blue; beneath it what is advised."""
+    """All questions and answers from left to right, the chosen way in blue; above it what is advised."""
     nodes, rows = _layout(tree)
     places = {way: (node, _x(node, depth), height) for node, depth, height, way in nodes}
     ways = {chosen[:n] for n in range(len(chosen) + 1)}
@@ -288,7 +289,7 @@ def draw_tree(ax, tree: Question, chosen: tuple[int, ...]) -> str:
         else:
             ax.text(
                 LEAF + 1, y, _short_advice(node), va="center", fontsize=8.5, weight="bold" if way in ways else "normal",
-                color=BLUE if way in ways else INK,
+                color=BLUE if way in ways else INK, in_layout=False,
             )  # fmt: skip
     ax.set_axis_off()
     ax.set(xlim=(-1, 103), ylim=(rows - 0.3, -0.8))
@@ -311,7 +312,7 @@ def _edge(ax, start, end, label: str, on: bool) -> None:
     ax.plot([x0, bend, bend, x1], [y0, y0, y1, y1], color=colour, linewidth=width, zorder=2 if on else 1)
     ax.text(
         bend + 0.4, y1, "\n".join(textwrap.wrap(label, 13)), va="center", fontsize=7.5, color=BLUE if on else INK, zorder=3,
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+        in_layout=False, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
     )  # fmt: skip
 
 
@@ -335,42 +336,61 @@ class _Walk:
     def __init__(self, tree: Question, start: tuple[int, ...]):
         import ipywidgets as widgets
 
-        self.tree, self.way, self.drawn = tree, start, {}
+        from .widgets import WhenIdle
+
+        self.tree, self.way, self.ahead = tree, start, WhenIdle()
+        self.picture = cache(lambda way: Picture(draw_tree, tree, way, size=(13.6, 8.2), dpi=80))
         self.image, self.advice = widgets.HTML(), widgets.HTML(layout={"max_width": "34em"})
         self.questions = widgets.VBox()
         beside = widgets.HBox([self.questions, self.advice], layout={"flex_flow": "row wrap"})
         self.box = widgets.VBox([beside, self.image])
+        self._ask(0)
         self._show()
 
-    def picture(self) -> Picture:
-        if self.way not in self.drawn:
-            self.drawn[self.way] = Picture(draw_tree, self.tree, self.way, size=(13.6, 8.2), dpi=80)
-        return self.drawn[self.way]
+    def _asked(self) -> list[Question]:
+        """The questions on the way, and at its end the advice."""
+        nodes = [self.tree]
+        for i in self.way:
+            nodes.append(nodes[-1].answers[i].then)
+        return nodes
 
-    def _show(self) -> None:
+    def _ask(self, first: int) -> None:
+        """Buttons for the questions from the first one on; those before it keep theirs, and the keyboard's focus."""
         import ipywidgets as widgets
 
-        node, rows = self.tree, []
-        for depth, i in enumerate(self.way):
+        rows = list(self.questions.children)
+        for depth, node in list(enumerate(self._asked()))[first:-1]:
             buttons = widgets.ToggleButtons(
-                options=[answer.label for answer in node.answers], index=i, style={"button_width": "auto"},
+                options=[answer.label for answer in node.answers], index=self.way[depth], style={"button_width": "auto"},
                 tooltips=[f"{node.text} {answer.label}" for answer in node.answers],
             )  # fmt: skip
             buttons.observe(lambda change, depth=depth: self.answer(depth, change["new"]), names="index")
-            rows.append(widgets.VBox([widgets.HTML(f"<b>{html.escape(node.text)}</b>"), buttons]))
-            node = node.answers[i].then
-        self.questions.children = rows
-        self.advice.value = evidence_html(node)
-        self.image.value = self.picture().html()
+            rows[depth:] = [widgets.VBox([widgets.HTML(f"<b>{html.escape(node.text)}</b>"), buttons])]
+        self.questions.children = rows[: len(self.way)]
 
-    def answer(self, depth: int, index: int) -> None:
-        """Take the answer; further questions are answered by their first answer until someone says otherwise."""
-        self.way = (*self.way[:depth], index)
-        node = self.tree
-        for i in self.way:
+    def _show(self) -> None:
+        *asked, advice = self._asked()
+        self.advice.value = evidence_html(advice)
+        self.image.value = self.picture(self.way).html()
+        self.ahead(
+            partial(self.picture, self.after(depth, i))
+            for depth, question in enumerate(asked)
+            for i in range(len(question.answers))
+        )
+
+    def after(self, depth: int, index: int) -> tuple[int, ...]:
+        """The way with another answer; further questions are answered by their first answer until someone says otherwise."""
+        way, node = (*self.way[:depth], index), self.tree
+        for i in way:
             node = node.answers[i].then
         while isinstance(node, Question):
-            self.way, node = (*self.way, 0), node.answers[0].then
+            way, node = (*way, 0), node.answers[0].then
+        return way
+
+    def answer(self, depth: int, index: int) -> None:
+        """Take the answer, and show what follows from it."""
+        self.way = self.after(depth, index)
+        self._ask(depth + 1)
         self._show()
 
 
@@ -382,6 +402,6 @@ def decision_tree(path: Sequence, tree: Question = TREE):
     from .widgets import Interactive
 
     walk = _Walk(tree, _indexes(path))
-    shown = Interactive(walk.box, walk.picture())
+    shown = Interactive(walk.box, walk.picture(walk.way))
     shown.walk = walk
     return shown

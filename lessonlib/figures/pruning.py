@@ -9,9 +9,9 @@ from ..experiments_pruning import mean_interval
 from .style import BLUE, INK, LOOKS, VERMILION, Picture, apart
 
 TICKS = (0, 50, 80, 90, 95, 98, 99)
-PRUNED = "#E9E9E9"
-# Negative weights blue, positive ones vermilion, small ones pale.
-SIGNED = LinearSegmentedColormap.from_list("signed", [BLUE, "#FFFFFF", VERMILION])
+PRUNED = "#FFFFFF"
+# The sign is told by lightness, so that grey shows it too: negative weights dark, those near zero between, positive light.
+SIGNED = LinearSegmentedColormap.from_list("signed", ["#00264D", "#707070", "#E69F00"])
 
 
 # --- the data ----------------------------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def draw_cuts(ax, sparsity: Sequence[float], lines: Mapping[str, Sequence[float]
         said.append(f"{name} {each}")
     ax.axhline(100 * chance, color=INK, linewidth=0.8, linestyle=":")
     ax.set(ylabel="test accuracy, %", ylim=(0, None))
-    ax.legend(facecolor="white", edgecolor="none", loc="lower left")
+    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=len(lines))
     ax.set_title("A trained network, cut and not trained on")
     return (
         f"Test accuracy in per cent by the share of weights pruned from a trained network: {'; '.join(said)}; chance is "
@@ -141,13 +141,13 @@ def cuts(sparsity: Sequence[float], lines: Mapping[str, Sequence[float]], chance
 
 
 def draw_weights(axes, k: int, weights, masks, sparsity, curves: Mapping[str, Sequence[float]]) -> str:
-    """Left the first layer's weights, those pruned in grey; right the accuracies, this round marked."""
+    """Left the first layer's weights, those pruned in white; right the accuracies, this round marked."""
     left, right = axes
     W, mask = weights.T, masks.T  # (inputs, hidden)
     shown = SIGNED(0.5 + 0.5 * np.clip(W / np.quantile(np.abs(weights), 0.98), -1, 1))
     shown[~mask] = LinearSegmentedColormap.from_list("grey", [PRUNED, PRUNED])(0.0)
     left.imshow(shown, aspect="auto", interpolation="nearest")
-    left.set(xlabel=f"{W.shape[1]} hidden units", ylabel=f"{W.shape[0]} points of the signal")
+    left.set(xlabel=f"{W.shape[1]} hidden units (dark: negative, light: positive)", ylabel=f"{W.shape[0]} points of the signal")
     left.set_xticks([])
     left.set_yticks([])
     kept, unused = int(mask.sum()), int((~mask.any(0)).sum())
@@ -160,7 +160,7 @@ def draw_weights(axes, k: int, weights, masks, sparsity, curves: Mapping[str, Se
     right.set_title(f"{100 * sparsity[k]:.0f} % pruned: {100 * first[k]:.0f} % right")
     return (
         f"The first layer's weights as a grid of {W.shape[0]} inputs by {W.shape[1]} hidden units, {kept} of {mask.size} "
-        f"left and the others grey; {unused} units have no input left. {alt}"
+        f"left, dark where negative and light where positive, the others white; {unused} units have no input left. {alt}"
     )
 
 

@@ -1,7 +1,9 @@
 """Pictures that follow a control, in core ipywidgets; where there is no front end, the first picture stands still."""
 
+import asyncio
 import functools
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import ipywidgets as widgets
 
@@ -38,26 +40,61 @@ def slider(name: str, values: Sequence, picture: Callable[[object], Picture], st
     return Interactive(widgets.VBox([control, image]), drawn[start])
 
 
+class WhenIdle:
+    """Does jobs one by one while the kernel waits for its next message, so that what is asked for next is there already.
+
+    A script has no event loop, and no reader who waits: there nothing is done ahead.
+    """
+
+    def __init__(self):
+        self.jobs: Iterator[Callable] = iter(())
+
+    def __call__(self, jobs: Iterable[Callable[[], object]]) -> None:
+        """Do these from now on, and no others."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        self.jobs = mine = iter(jobs)
+
+        def work():
+            end = time.monotonic() + 0.02
+            while mine is self.jobs and time.monotonic() < end:
+                if (job := next(mine, None)) is None:
+                    return
+                job()
+            loop.call_later(0.02, work)  # lets a message in between
+
+        loop.call_later(0.02, work)
+
+
 def chooser(
     controls: dict[str, Sequence[str]], picture: Callable[..., Picture], start: Sequence[str]
 ) -> Interactive:
-    """Drop-down lists above a picture of what they say. A picture is drawn when it is first asked for, and kept.
+    """Drop-down lists above a picture of what they say. What is one choice away is drawn while nobody waits, and kept.
 
     controls: the options of each list by its label. picture: called with one option of each, in that order.
     """
-    drawn = functools.cache(picture)
+    drawn, ahead = functools.cache(picture), WhenIdle()
     lists = [
         widgets.Dropdown(
             options=list(options), value=first, description=name, style={"description_width": "initial"}
         )
         for (name, options), first in zip(controls.items(), start, strict=True)
     ]
-    image = widgets.HTML(drawn(*start).html())
+    image = widgets.HTML()
 
-    def redraw(_):
-        image.value = drawn(*(control.value for control in lists)).html()
+    def redraw(_=None):
+        chosen = tuple(control.value for control in lists)
+        image.value = drawn(*chosen).html()
+        ahead(
+            functools.partial(drawn, *chosen[:i], option, *chosen[i + 1 :])
+            for i, control in enumerate(lists)
+            for option in control.options
+        )
 
     for control in lists:
         control.observe(redraw, names="value")
+    redraw()
     rows = widgets.HBox(lists, layout={"flex_flow": "row wrap"})
     return Interactive(widgets.VBox([rows, image]), drawn(*start))
