@@ -33,7 +33,8 @@ TEMPLATE = """\
 {%- endblock -%}
 """
 
-# What is wider than the page gets a bar to move it by: code, printed columns, tables, formulae.
+# What is wider than the page gets a bar to move it by: code, printed columns, tables, formulae; on a telephone pictures
+# too, for shrunk to its width their words could not be read.
 CSS = f"""
 body {{ margin: 0 auto; padding: 0 16px 4rem; max-width: 62rem; font: 16px/1.5 system-ui, sans-serif; color: {INK};
   background: white; }}
@@ -54,6 +55,7 @@ table {{ border-collapse: collapse; font-size: 14px; line-height: 1.35; }}
 th, td {{ border-bottom: 1px solid #D0D0D0; padding: 4px 10px 4px 0; text-align: left; vertical-align: top;
   min-width: 3.5em; }}
 td:first-child {{ min-width: 8em; }}
+@media (max-width: 620px) {{ .jp-RenderedImage img {{ max-width: none; zoom: 0.7; }} }}
 summary {{ cursor: pointer; padding: 2px 0; }}
 .k, .kn, .kd, .kc, .ow, .nb, .bp {{ color: #00598C; }}
 .k, .kn, .kd {{ font-weight: bold; }}

@@ -1,5 +1,7 @@
 """The figures of 08: what every picture must be, what their descriptions say by hand arithmetic, and the playground's steps."""
 
+import random
+import threading
 import time
 from typing import ClassVar
 
@@ -286,6 +288,33 @@ def test_controls_answer_while_a_step_is_under_way():
         assert time.thread_time() - began < 0.1 and shown.seen.way == "prompt"
         wait(lambda: shown._thread is None)
     assert shown.seen.losses == []  # the old way's step did not leak into the new one's picture
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_sequence_of_presses_leaves_one_run_that_can_go_on(seed):
+    """Start, stop, begin anew, take another way, in any order and at any pace: what is shown is what trains."""
+    draw, shown = random.Random(seed), playground(steps=400)
+    box = shown.box()
+    (chooser, start, stop, anew), panel = box.children[0].children, box.children[1]
+    for _ in range(40):
+        before = shown.trial
+        event = draw.choice(("start", "start", "stop", "anew", "way"))
+        if event == "way":
+            chooser.set_state({"index": draw.randrange(len(BUILD))})
+        else:
+            {"start": start, "stop": stop, "anew": anew}[event].click()
+        assert shown.seen.way == chooser.value and f"<b>{chooser.value}</b>" in panel.value
+        assert (shown.trial is not before) <= (event in ("anew", "way"))
+        assert sum(thread.name == shown.thread_name for thread in threading.enumerate()) <= 1
+        time.sleep(draw.choice((0.0, 0.02)))
+    stop.click()
+    wait(lambda: shown._thread is None)
+    done = len(shown.seen.losses)
+    shown.start()
+    wait(lambda: len(shown.seen.losses) > done)
+    shown.stop()
+    wait(lambda: shown._thread is None)
+    assert not shown.seen.training and f"step <b>{len(shown.seen.losses)}</b>" in panel.value
 
 
 def test_a_redraw_takes_no_time_beside_a_step():

@@ -290,6 +290,7 @@ class Playground:
         kinds = tuple(_kind(path) for path, m in layers[0].named_modules() if isinstance(m, nn.Linear))
         self._blank = {"steps": len(batches), "layers": len(layers), "kinds": kinds}
         self._one_step, self._switch = threading.Lock(), threading.Lock()
+        self.thread_name = f"playground {id(self)}"
         self._go, self._thread, self._panel = False, None, None
         self.choose(next(iter(ways)))
 
@@ -335,7 +336,7 @@ class Playground:
         with self._switch:
             self._go = True
             if self._thread is None:
-                self._thread = threading.Thread(target=self._train, daemon=True)
+                self._thread = threading.Thread(target=self._train, name=self.thread_name, daemon=True)
                 self._thread.start()
         self.seen.training = True
         self._show()

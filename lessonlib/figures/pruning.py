@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 
 from ..experiments_pruning import mean_interval
-from .style import BLUE, INK, LOOKS, VERMILION, Picture, apart
+from .style import BLUE, INK, LOOKS, Picture, apart
 
 TICKS = (0, 50, 80, 90, 95, 98, 99)
 PRUNED = "#FFFFFF"
@@ -147,7 +147,10 @@ def draw_weights(axes, k: int, weights, masks, sparsity, curves: Mapping[str, Se
     shown = SIGNED(0.5 + 0.5 * np.clip(W / np.quantile(np.abs(weights), 0.98), -1, 1))
     shown[~mask] = LinearSegmentedColormap.from_list("grey", [PRUNED, PRUNED])(0.0)
     left.imshow(shown, aspect="auto", interpolation="nearest")
-    left.set(xlabel=f"{W.shape[1]} hidden units (dark: negative, light: positive)", ylabel=f"{W.shape[0]} points of the signal")
+    left.set(
+        xlabel=f"{W.shape[1]} hidden units (dark: negative, light: positive)",
+        ylabel=f"{W.shape[0]} points of the signal",
+    )
     left.set_xticks([])
     left.set_yticks([])
     kept, unused = int(mask.sum()), int((~mask.any(0)).sum())

@@ -34,7 +34,11 @@ def draw_subspaces(ax, scores: Mapping[int, Sequence[float]], full: float, total
     ax.set_xticks(list(means), [f"{d:,}" for d in means])
     ax.minorticks_off()
     ax.set_ylim(0, 105)
-    title = f"d90 ≈ {found:,} of {total:,}" if found else f"{100 * share:.0f} % is not held up to d = {max(means):,}"
+    title = (
+        f"d90 ≈ {found:,} of {total:,}"
+        if found
+        else f"{100 * share:.0f} % is not held up to d = {max(means):,}"
+    )
     ax.set_title(title)
     said = ", ".join(f"{100 * mean:.0f} at d = {d}" for d, mean in means.items())
     least = min(len(values) for values in scores.values())

@@ -86,6 +86,8 @@ def page(lab, browser):
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.on("console", lambda said: said.type == "error" and page.errors.append(f"{said.text} {said.location}"))
+    page.on(
+        "console", lambda said: said.type == "error" and page.errors.append(f"{said.text} {said.location}")
+    )
     yield page
     page.close()
