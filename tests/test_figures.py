@@ -160,7 +160,7 @@ def rank_slider():
 
 
 def parts(interactive):
-    control, shown = interactive.box.children
+    (_, control), shown = interactive.box.children[0].children, interactive.box.children[1]
     return control, lambda: (
         html.unescape(re.search('alt="([^"]*)"', shown.value)[1]),
         base64.b64decode(re.search('base64,([^"]*)', shown.value)[1]),

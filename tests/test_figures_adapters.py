@@ -94,7 +94,7 @@ def test_calls_say_per_cent_by_size():
 
 def test_the_slider_shows_what_is_chosen():
     made = figures.adapter_slider(576, 60, 134_515_008, RUNS)
-    control, shown = made.box.children
+    (control, _), shown = made.box.children[0].children, made.box.children[1]
     for i in (0, 5, 2):
         control.set_state({"index": i})  # as a front end sends it
         assert f"Width m = {WIDTHS[i]}:" in html.unescape(re.search('alt="([^"]*)"', shown.value)[1])

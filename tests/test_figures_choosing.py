@@ -141,10 +141,10 @@ def test_every_way_through_the_tree_can_be_clicked():
         assert advice.what.split(":")[0] in walk.advice.value and len(walk.questions.children) == len(path)
 
 
-def test_a_pressed_button_walks_the_tree_and_its_evidence_is_beside():
+def test_an_answer_walks_the_tree_and_its_evidence_is_beside():
     walk = figures.decision_tree(decide(Situation(500)).path).walk
-    buttons = walk.questions.children[0].children[1]
-    buttons.set_state({"index": 0})  # as a front end sends it
+    answers = walk.questions.children[0]
+    answers.set_state({"index": 0})  # as a front end sends it
     assert walk.way == (0, 0) and "zero-shot: ask" in walk.advice.value
     assert "✓" in walk.advice.value and "Advised: zero-shot" in walk.image.value
 

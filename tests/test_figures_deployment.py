@@ -86,7 +86,7 @@ def test_the_description_counts_what_had_to_be_loaded():
 
 def test_the_slider_changes_the_picture():
     interactive = figures.traffic(TRACE, lru_hits, held=(2, 8), start=2)
-    control, image = interactive.box.children
+    (control, _), image = interactive.box.children[0].children, interactive.box.children[1]
     before = image.value
     control.value = 8
     assert image.value != before and "With 8 held" in image.value

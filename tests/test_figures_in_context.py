@@ -89,7 +89,7 @@ def test_sweep_says_the_mean_of_each_group():
 
 def test_the_slider_follows_its_control():
     found = figures.shots_slider(RUNS, 1 / 8)
-    control, picture = found.box.children
+    (control, _), picture = found.box.children[0].children, found.box.children[1]
     for shots in SHOTS:
         control.value = shots
         page = html.unescape(picture.value)

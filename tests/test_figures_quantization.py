@@ -77,7 +77,7 @@ def test_break_even_ranks_are_hand_arithmetic():
 
 def test_the_slider_changes_the_picture():
     interactive = figures.bits_slider(W, bits=(2, 4))
-    control, image = interactive.box.children
+    (control, _), image = interactive.box.children[0].children, interactive.box.children[1]
     before = image.value
     control.value = 2
     assert image.value != before and "NormalFloat in 2 bits" in image.value

@@ -16,7 +16,7 @@ from lessonlib import figures
 from lessonlib.figures import Picture
 from lessonlib.figures.widgets import WhenIdle, chooser, slider
 
-CONTROLS = (widgets.Dropdown, widgets.SelectionSlider, widgets.ToggleButtons)
+CONTROLS = (widgets.Dropdown, widgets.SelectionSlider, widgets.RadioButtons)
 each = pytest.mark.parametrize("name", list(INTERACTIVE))
 
 
@@ -191,17 +191,25 @@ def test_a_slider_has_drawn_everything_before_it_is_moved():
     made = slider("value", [1, 2, 3], picture, start=2)
     assert sorted(asked) == [1, 2, 3]
     for value in (1, 3, 2):
-        made.box.children[0].value = value
+        made.box.children[0].children[1].value = value
     assert len(asked) == 3
 
 
-def test_an_answer_leaves_the_buttons_before_it_as_they_are():
+def test_an_answer_leaves_the_question_where_it_is():
     """Whoever walks the tree by keyboard keeps the place that has the focus."""
     figure = built("decision tree")
-    buttons = controls(figure)[0]
-    for index in (1, 0, 2 % len(buttons.options)):
+    answers = controls(figure)[0]
+    for index in (1, 0, 2):
         move(figure, 0, index)
-        assert controls(figure)[0] is buttons
+        assert controls(figure)[0] is answers
+
+
+def test_list_and_slider_say_the_same():
+    figure = built("shots")
+    listed, moved = controls(figure)
+    for which, index in ((0, 1), (1, 3), (0, 0), (1, 0), (0, 5)):
+        move(figure, which, index)
+        assert listed.index == moved.index == index
 
 
 def test_every_builder_of_the_library_that_makes_controls_is_played_with_here():

@@ -331,7 +331,7 @@ def _indexes(path: Sequence) -> tuple[int, ...]:
 
 
 class _Walk:
-    """Buttons for each question on the way; answering one shows what follows from it."""
+    """The answers to each question on the way; choosing one shows what follows from it."""
 
     def __init__(self, tree: Question, start: tuple[int, ...]):
         import ipywidgets as widgets
@@ -355,17 +355,17 @@ class _Walk:
         return nodes
 
     def _ask(self, first: int) -> None:
-        """Buttons for the questions from the first one on; those before it keep theirs, and the keyboard's focus."""
+        """Put the questions from the first one on; those before it stay, and with them the keyboard's place."""
         import ipywidgets as widgets
 
         rows = list(self.questions.children)
         for depth, node in list(enumerate(self._asked()))[first:-1]:
-            buttons = widgets.ToggleButtons(
-                options=[answer.label for answer in node.answers], index=self.way[depth], style={"button_width": "auto"},
-                tooltips=[f"{node.text} {answer.label}" for answer in node.answers],
+            answers = widgets.RadioButtons(
+                options=[answer.label for answer in node.answers], index=self.way[depth], description=node.text,
+                orientation="horizontal", layout={"width": "auto"}, style={"description_width": "initial"},
             )  # fmt: skip
-            buttons.observe(lambda change, depth=depth: self.answer(depth, change["new"]), names="index")
-            rows[depth:] = [widgets.VBox([widgets.HTML(f"<b>{html.escape(node.text)}</b>"), buttons])]
+            answers.observe(lambda change, depth=depth: self.answer(depth, change["new"]), names="index")
+            rows[depth:] = [answers]
         self.questions.children = rows[: len(self.way)]
 
     def _show(self) -> None:
@@ -395,7 +395,7 @@ class _Walk:
 
 
 def decision_tree(path: Sequence, tree: Question = TREE):
-    """The tree to click: an answer is a button, the way to the advice is lit, and what the advice rests on is beside.
+    """The tree to click: choose answers, the way to the advice is lit, and what the advice rests on is beside.
 
     path: the questions and answers to begin with, as `recommend(...).path` has them.
     """

@@ -22,22 +22,24 @@ class Interactive:
 
 
 def slider(name: str, values: Sequence, picture: Callable[[object], Picture], start) -> Interactive:
-    """A slider over `values` above the picture of the chosen one. All are drawn at once, so that moving it is immediate."""
+    """A slider over `values` above the picture of the chosen one. All are drawn at once, so that moving it is immediate.
+
+    Beside it a list chooses the same: a screen reader finds no name on a slider's handle, and one on a list.
+    """
     drawn = {value: picture(value) for value in values}
-    control = widgets.SelectionSlider(
-        options=list(values),
-        value=start,
-        description=name,
-        continuous_update=True,
-        style={"description_width": "initial"},
+    listed = widgets.Dropdown(
+        options=list(values), value=start, description=name, style={"description_width": "initial"}
     )
+    listed.layout.width = "max-content"
+    moved = widgets.SelectionSlider(options=list(values), value=start, readout=False, tooltip=name)
+    widgets.link((listed, "index"), (moved, "index"))
     image = widgets.HTML(drawn[start].html())
 
     def redraw(change):
         image.value = drawn[change["new"]].html()
 
-    control.observe(redraw, names="value")
-    return Interactive(widgets.VBox([control, image]), drawn[start])
+    moved.observe(redraw, names="value")
+    return Interactive(widgets.VBox([widgets.HBox([listed, moved]), image]), drawn[start])
 
 
 class WhenIdle:
