@@ -91,3 +91,6 @@ def page(lab, browser):
     )
     yield page
     page.close()
+    # A kernel outlives its page, with gigabytes in it.
+    for kernel in json.load(urllib.request.urlopen(f"{lab}/api/kernels")):
+        urllib.request.urlopen(urllib.request.Request(f"{lab}/api/kernels/{kernel['id']}", method="DELETE"))

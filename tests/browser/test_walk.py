@@ -1,8 +1,10 @@
 """A learner works through the notebooks: run all, choose, slide, do the exercises wrongly and rightly, answer the quiz,
 stop the playground and go on, lose the kernel in the middle of training and go on. No hand touches a mouse where keys do."""
 
+import json
 import re
 import time
+import urllib.request
 
 import pytest
 
@@ -280,3 +282,7 @@ def test_an_error_on_the_console_is_seen(page, lab):
     page.evaluate("console.error('from the page')")
     page.wait_for_timeout(200)
     assert [error for error in page.errors if error.startswith("from the page")]
+
+
+def test_nothing_is_left_of_the_kernels_of_the_tests_before(lab):
+    assert json.load(urllib.request.urlopen(f"{lab}/api/kernels")) == []
