@@ -222,3 +222,27 @@ def test_every_builder_of_the_library_that_makes_controls_is_played_with_here():
         if inspect.isfunction(one) and any(maker in inspect.getsource(one) for maker in makers)
     }
     assert len(found) == len(INTERACTIVE), sorted(found)
+
+
+def test_a_kernel_draws_ahead_between_two_cells():
+    from jupyter_client.manager import run_kernel
+
+    build = """
+        from lessonlib.figures import Picture
+        from lessonlib.figures.widgets import chooser
+        asked = []
+        def picture(way):
+            asked.append(way)
+            return Picture(lambda ax: f"A picture of the way {way}, of which nothing else is worth saying.")
+        made = chooser({"way": ["a", "b", "c"]}, picture, start=["a"]); print(len(asked))
+    """
+    with run_kernel(kernel_name="python3") as client:
+        printed = []
+        for source in (inspect.cleandoc(build), "print(len(asked))"):
+            client.execute_interactive(
+                source,
+                timeout=60,
+                output_hook=lambda message: printed.append(message["content"].get("text", "")),
+            )
+            time.sleep(1.5)
+    assert [int(text) for text in printed if text.strip().isdigit()] == [1, 3]
