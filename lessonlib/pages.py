@@ -26,15 +26,15 @@ TEMPLATE = """\
 {%- block output_area_prompt -%}{%- endblock -%}
 {%- block input -%}{{ cell.source | highlight_code(metadata=cell.metadata) }}{%- endblock -%}
 {%- block data_png scoped -%}
-<div class="jp-RenderedImage jp-OutputArea-output">
+<div class="jp-RenderedImage jp-OutputArea-output{{ ' wide' if output.data['image/png'] | png_width > 760 }}">
 <img src="data:image/png;base64,{{ output.data['image/png'] | escape_html }}"
  alt="{{ (output | get_metadata('alt', 'image/png') or '') | escape_html }}">
 </div>
 {%- endblock -%}
 """
 
-# What is wider than the page gets a bar to move it by: code, printed columns, tables, formulae; on a telephone pictures
-# too, for shrunk to its width their words could not be read.
+# What is wider than the page gets a bar to move it by: code, printed columns, tables, formulae; on a telephone wide
+# pictures too, for shrunk to its width their words could not be read.
 CSS = f"""
 body {{ margin: 0 auto; padding: 0 16px 4rem; max-width: 62rem; font: 16px/1.5 system-ui, sans-serif; color: {INK};
   background: white; }}
@@ -55,7 +55,10 @@ table {{ border-collapse: collapse; font-size: 14px; line-height: 1.35; }}
 th, td {{ border-bottom: 1px solid #D0D0D0; padding: 4px 10px 4px 0; text-align: left; vertical-align: top;
   min-width: 3.5em; }}
 td:first-child {{ min-width: 8em; }}
-@media (max-width: 620px) {{ .jp-RenderedImage img {{ max-width: none; zoom: 0.7; }} }}
+@media (max-width: 620px) {{
+  .wide img {{ max-width: none; zoom: 0.7; }}
+  .wide::before {{ content: "Wider than this screen: move it sideways."; display: block; font-size: 13px; }}
+}}
 summary {{ cursor: pointer; padding: 2px 0; }}
 .k, .kn, .kd, .kc, .ow, .nb, .bp {{ color: #00598C; }}
 .k, .kn, .kd {{ font-weight: bold; }}
@@ -82,9 +85,15 @@ class Pages(HTMLExporter):
         super().__init__(
             extra_loaders=[DictLoader({"page.html.j2": TEMPLATE})], template_file="page.html.j2", **settings
         )
+        self.register_filter("png_width", lambda encoded: png_width(base64.b64decode(encoded)))
         self.register_filter(
             "markdown2html", lambda source: MarkdownWithMath(Renderer(escape=False)).render(source)
         )
+
+
+def png_width(data: bytes) -> int:
+    """Pixels from left to right of a PNG file: the first number of its first chunk."""
+    return int.from_bytes(data[16:20], "big")
 
 
 def formula(tex: str) -> str:

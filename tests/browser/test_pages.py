@@ -79,7 +79,7 @@ def faults(seen: dict) -> list[str]:
     for image in seen["images"]:
         if not (image["natural"] and image["width"] > 3 and image["seen"]):
             found.append(f"an image that is not there: {image['alt'][:60]}")
-        if not image["formula"] and image["width"] < 0.65 * image["natural"]:
+        if not image["formula"] and image["width"] < 0.45 * image["natural"]:
             found.append(
                 f"words too small: {image['natural']} pixels on {image['width']:.0f}: {image['alt'][:60]}"
             )
