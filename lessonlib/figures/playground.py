@@ -180,7 +180,7 @@ def as_html(seen: Seen) -> str:
     parts.append(
         f'<text x="{left}" y="{height - 3}" font-size="11">layer 1 to {seen.layers}, left to right</text>'
     )
-    grid = f'<svg width="{width}" height="{height}">{"".join(parts)}</svg>'
+    grid = f'<svg aria-hidden="true" width="{width}" height="{height}">{"".join(parts)}</svg>'
     said = html.escape(seen.sentence())
     both = f'<div style="display:flex;flex-wrap:wrap;gap:16px">{grid}{_loss_svg(seen)}</div>'
     return f'<div role="img" aria-label="{said}">{both}<p>{_meters(seen)}</p></div>'
@@ -197,7 +197,7 @@ def _loss_svg(seen: Seen, width: int = 320, height: int = 200) -> str:
         f'<text x="{width - 10}" y="{height - 6}" font-size="11" text-anchor="end">step {seen.steps}</text>'
     )
     curve = f'<polyline points="{line}" fill="none" stroke="{VERMILION}" stroke-width="2"/>'
-    return f'<svg width="{width}" height="{height}">{axes}{words}{curve}</svg>'
+    return f'<svg aria-hidden="true" width="{width}" height="{height}">{axes}{words}{curve}</svg>'
 
 
 def _meters(seen: Seen) -> str:
