@@ -211,9 +211,7 @@ def play(notebook, cell) -> None:
     reaches(2)
     assert "training" in panel.inner_text()
     button["stop"].press("Enter")
-    page.wait_for_function(
-        "panel => panel.innerText.includes('at rest')", arg=panel.element_handle(), timeout=MINUTES
-    )
+    panel.filter(has_text="at rest").wait_for(timeout=MINUTES)  # when the step under way is done
     stopped = step(cell)
     page.wait_for_timeout(3000)
     assert step(cell) == stopped
