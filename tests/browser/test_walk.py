@@ -159,8 +159,9 @@ def nameless(cell) -> list[str]:
     """What a screen reader finds in an output and has no name to say. A slider's handle has none: a list is beside it."""
     lines = cell.locator(".jp-OutputArea").aria_snapshot().splitlines()
     found = [
-        line.strip() for line in lines if re.match(r"\s*- (combobox|button|radio|img|slider)\b(?!.*\")", line)
+        line.strip() for line in lines if re.match(r"\s*- (combobox|button|radio|slider)\b(?!.*\")", line)
     ]
+    found += ["picture" for words in seen(cell) if not words]
     lists = cell.locator(".widget-hbox:has(.noUi-handle) select").count()
     return [line for line in found if not (line.startswith("- slider") and lists)]
 
