@@ -32,7 +32,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(BIN)/python -m lessonlib.doctor --fetch
 	@touch $@
 
-check: setup     ## under three minutes: library, exercises, files (no notebook is executed)
+check: setup     ## about eight minutes: library, exercises, files (no notebook is executed)
 	@$(BIN)/python -m pytest -m "not robust and not notebook and not browser and not serving"
 
 notebook: setup  ## test one notebook: make notebook NB=07
