@@ -3,7 +3,7 @@
 python benchmarks/figure_redraw.py [events]
 
 At rest: the kernel had time to draw ahead what is one choice away, as between two movements of a hand. In haste: events
-follow each other at once, each to a choice not seen before. What the browser adds is not in it.
+follow each other at once, so that a choice not seen before has to be drawn. What the browser adds is not in it.
 """
 
 import asyncio
@@ -15,12 +15,11 @@ from pathlib import Path
 
 import torch
 
-sys.path.append(
-    str(Path(__file__).parents[1] / "tests")
-)  # where the figures stand as the notebooks build them
+# There the figures stand as the notebooks build them.
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 from interactive_figures import INTERACTIVE
-from test_interactive_figures import move, positions
+from widget_events import move, positions
 
 AT_MOST = 100.0  # milliseconds, at rest
 REST = 0.1  # seconds without a drawing, after which a kernel counts as being at rest

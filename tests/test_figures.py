@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from pictures import PictureChecks
+from widget_events import controls, description, shown
 
 from lessonlib import figures
 from lessonlib.costs import EIGHT_BIT_ADAM, MASTER_WEIGHTS, MIXED, Memory
@@ -160,10 +161,9 @@ def rank_slider():
 
 
 def parts(interactive):
-    (_, control), shown = interactive.box.children[0].children, interactive.box.children[1]
-    return control, lambda: (
-        html.unescape(re.search('alt="([^"]*)"', shown.value)[1]),
-        base64.b64decode(re.search('base64,([^"]*)', shown.value)[1]),
+    return controls(interactive)[1], lambda: (
+        description(interactive),
+        base64.b64decode(re.search('base64,([^"]*)', shown(interactive))[1]),
     )
 
 

@@ -1,11 +1,10 @@
 """The figures of 06: the same checks as those of tests/test_figures.py, and what their descriptions say by hand arithmetic."""
 
-import html
-import re
 from types import SimpleNamespace
 from typing import ClassVar
 
 from pictures import PictureChecks
+from widget_events import controls, description
 
 from lessonlib import figures
 from lessonlib.evaluation import Accuracy
@@ -94,7 +93,7 @@ def test_calls_say_per_cent_by_size():
 
 def test_the_slider_shows_what_is_chosen():
     made = figures.adapter_slider(576, 60, 134_515_008, RUNS)
-    (control, _), shown = made.box.children[0].children, made.box.children[1]
+    control, _ = controls(made)
     for i in (0, 5, 2):
         control.set_state({"index": i})  # as a front end sends it
-        assert f"Width m = {WIDTHS[i]}:" in html.unescape(re.search('alt="([^"]*)"', shown.value)[1])
+        assert f"Width m = {WIDTHS[i]}:" in description(made)

@@ -1,10 +1,10 @@
 """The figures of 02: each draws, says in words what it shows, and keeps its text inside and apart."""
 
-import html
 from types import SimpleNamespace
 
 import numpy as np
 from pictures import PictureChecks
+from widget_events import controls, description
 
 from lessonlib import figures
 
@@ -89,10 +89,10 @@ def test_sweep_says_the_mean_of_each_group():
 
 def test_the_slider_follows_its_control():
     found = figures.shots_slider(RUNS, 1 / 8)
-    (control, _), picture = found.box.children[0].children, found.box.children[1]
+    control, _ = controls(found)
     for shots in SHOTS:
         control.value = shots
-        page = html.unescape(picture.value)
+        page = description(found)
         assert f"A prompt of {31 + 64 * shots} tokens with {shots} examples" in page
 
 

@@ -1,11 +1,11 @@
 """The figures of 05's tickets: each draws, says in words what it shows, and keeps its text inside and apart."""
 
-import html
 from typing import ClassVar
 
 import torch
 from matplotlib.figure import Figure
 from pictures import PictureChecks
+from widget_events import controls, description
 
 from lessonlib import digits, figures
 from lessonlib.experiments_pruning import compared_rounds
@@ -88,10 +88,10 @@ def test_curves_say_the_mean_over_seeds():
 
 def test_the_slider_follows_its_control_and_counts_the_weights():
     found = slider()
-    (control, _), picture = found.box.children[0].children, found.box.children[1]
+    control, _ = controls(found)
     for ticket, name in zip(TICKETS, [f"{100 * s:.0f} %" for s in SPARSITY], strict=True):
         control.value = name
-        page = html.unescape(picture.value)
+        page = description(found)
         assert f"{int(ticket.masks['0.weight'].sum())} of 12000 left" in page
 
 

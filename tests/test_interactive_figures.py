@@ -2,60 +2,25 @@
 
 import asyncio
 import functools
-import html
 import inspect
 import random
-import re
+import statistics
 import time
 
-import ipywidgets as widgets
 import pytest
 from interactive_figures import INTERACTIVE
+from widget_events import controls, description, move, positions, shown, state
 
 from lessonlib import figures
 from lessonlib.figures import Picture
 from lessonlib.figures.widgets import WhenIdle, chooser, slider
 
-CONTROLS = (widgets.Dropdown, widgets.SelectionSlider, widgets.RadioButtons)
 each = pytest.mark.parametrize("name", list(INTERACTIVE))
 
 
 @functools.cache
 def built(name: str):
     return INTERACTIVE[name]()
-
-
-def inside(widget):
-    yield widget
-    for child in getattr(widget, "children", ()):
-        yield from inside(child)
-
-
-def controls(figure) -> list:
-    """What can be moved now; answering a question of the tree changes what can be answered next."""
-    return [widget for widget in inside(figure.box) if isinstance(widget, CONTROLS)]
-
-
-def state(figure) -> tuple[int, ...]:
-    return tuple(control.index for control in controls(figure))
-
-
-def move(figure, which: int, index: int) -> None:
-    controls(figure)[which].set_state({"index": index})  # as a front end sends it
-
-
-def shown(figure) -> str:
-    """The picture that is seen, as HTML."""
-    return next(w.value for w in inside(figure.box) if isinstance(w, widgets.HTML) and "<img" in w.value)
-
-
-def description(figure) -> str:
-    return html.unescape(re.search(r'alt="([^"]*)"', shown(figure))[1])
-
-
-def positions(figure) -> list[tuple[int, int]]:
-    """Each option of each control that is there now."""
-    return [(i, index) for i, control in enumerate(controls(figure)) for index in range(len(control.options))]
 
 
 @each
@@ -109,6 +74,21 @@ def test_an_option_that_does_not_exist_changes_nothing(name):
             with pytest.raises(Exception, match=r"[Ii]nvalid|range"):
                 move(figure, which, index)
     assert (state(figure), shown(figure)) == before
+
+
+@each
+def test_a_picture_that_is_there_is_shown_in_less_than_a_tenth_of_a_second(name):
+    figure, which, seconds = built(name), 0, []
+    while which < len(controls(figure)):
+        ends = (0, len(controls(figure)[which].options) - 1)
+        for index in ends:  # from here on both are there
+            move(figure, which, index)
+        for index in ends * 3:
+            began = time.thread_time()
+            move(figure, which, index)
+            seconds.append(time.thread_time() - began)
+        which += 1
+    assert statistics.median(seconds) < 0.1
 
 
 # --- at once ---------------------------------------------------------------------------------------------------------

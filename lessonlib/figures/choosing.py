@@ -356,17 +356,19 @@ class _Walk:
 
     def _ask(self, first: int) -> None:
         """Put the questions from the first one on; those before it stay, and with them the keyboard's place."""
+        new = [self._answers(depth, node) for depth, node in enumerate(self._asked()[:-1]) if depth >= first]
+        self.questions.children = (*self.questions.children[:first], *new)
+
+    def _answers(self, depth: int, question: Question):
+        """The answers to one question, as widgets."""
         import ipywidgets as widgets
 
-        rows = list(self.questions.children)
-        for depth, node in list(enumerate(self._asked()))[first:-1]:
-            answers = widgets.RadioButtons(
-                options=[answer.label for answer in node.answers], index=self.way[depth], description=node.text,
-                orientation="horizontal", layout={"width": "auto"}, style={"description_width": "initial"},
-            )  # fmt: skip
-            answers.observe(lambda change, depth=depth: self.answer(depth, change["new"]), names="index")
-            rows[depth:] = [answers]
-        self.questions.children = rows[: len(self.way)]
+        answers = widgets.RadioButtons(
+            options=[answer.label for answer in question.answers], index=self.way[depth], description=question.text,
+            orientation="horizontal", layout={"width": "auto"}, style={"description_width": "initial"},
+        )  # fmt: skip
+        answers.observe(lambda change: self.answer(depth, change["new"]), names="index")
+        return answers
 
     def _show(self) -> None:
         *asked, advice = self._asked()
@@ -380,9 +382,7 @@ class _Walk:
 
     def after(self, depth: int, index: int) -> tuple[int, ...]:
         """The way with another answer; further questions are answered by their first answer until someone says otherwise."""
-        way, node = (*self.way[:depth], index), self.tree
-        for i in way:
-            node = node.answers[i].then
+        way, node = (*self.way[:depth], index), self._asked()[depth].answers[index].then
         while isinstance(node, Question):
             way, node = (*way, 0), node.answers[0].then
         return way

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
 
 from ..experiments_pruning import mean_interval
 from .style import BLUE, INK, LOOKS, Picture, apart
@@ -145,7 +145,7 @@ def draw_weights(axes, k: int, weights, masks, sparsity, curves: Mapping[str, Se
     left, right = axes
     W, mask = weights.T, masks.T  # (inputs, hidden)
     shown = SIGNED(0.5 + 0.5 * np.clip(W / np.quantile(np.abs(weights), 0.98), -1, 1))
-    shown[~mask] = LinearSegmentedColormap.from_list("grey", [PRUNED, PRUNED])(0.0)
+    shown[~mask] = to_rgba(PRUNED)
     left.imshow(shown, aspect="auto", interpolation="nearest")
     left.set(
         xlabel=f"{W.shape[1]} hidden units (dark: negative, light: positive)",

@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
 # Okabe and Ito's palette (2008), safe for colour-blind readers, ordered by lightness so that grey tells them apart.
 INK, BLUE, VERMILION, SKY, YELLOW, GREY = "#222222", "#0072B2", "#C44E00", "#56B4E9", "#E69F00", "#6E6E6E"
@@ -54,12 +53,9 @@ class Picture:
         with rc_context(STYLE):
             figure = Figure(figsize=size, layout="constrained", dpi=dpi)
             self.alt = draw(figure.subplots(1, columns), *data)
+            buffer = io.BytesIO()
             # Not savefig: it draws everything twice, and a picture that follows a control has to be there at once.
-            canvas = FigureCanvasAgg(figure)
-            canvas.draw()
-            pixels = np.asarray(canvas.buffer_rgba())[..., :3]
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, format="png", dpi=(dpi, dpi))
+            FigureCanvasAgg(figure).print_png(buffer)
         self.png = buffer.getvalue()
 
     def _repr_mimebundle_(self, include=None, exclude=None):

@@ -21,25 +21,32 @@ class Interactive:
         return self.box._repr_mimebundle_() | data, metadata
 
 
+def _list(name: str, options: Sequence, start, **settings) -> widgets.Dropdown:
+    return widgets.Dropdown(
+        options=list(options),
+        value=start,
+        description=name,
+        style={"description_width": "initial"},
+        **settings,
+    )
+
+
 def slider(name: str, values: Sequence, picture: Callable[[object], Picture], start) -> Interactive:
     """A slider over `values` above the picture of the chosen one. All are drawn at once, so that moving it is immediate.
 
     Beside it a list chooses the same: a screen reader finds no name on a slider's handle, and one on a list.
     """
     drawn = {value: picture(value) for value in values}
-    listed = widgets.Dropdown(
-        options=list(values), value=start, description=name, style={"description_width": "initial"}
-    )
-    listed.layout.width = "max-content"
+    chosen = _list(name, values, start, layout={"width": "max-content"})
     moved = widgets.SelectionSlider(options=list(values), value=start, readout=False, tooltip=name)
-    widgets.link((listed, "index"), (moved, "index"))
+    widgets.link((chosen, "index"), (moved, "index"))
     image = widgets.HTML(drawn[start].html())
 
     def redraw(change):
         image.value = drawn[change["new"]].html()
 
     moved.observe(redraw, names="value")
-    return Interactive(widgets.VBox([widgets.HBox([listed, moved]), image]), drawn[start])
+    return Interactive(widgets.VBox([widgets.HBox([chosen, moved]), image]), drawn[start])
 
 
 class WhenIdle:
@@ -79,10 +86,7 @@ def chooser(
     """
     drawn, ahead = functools.cache(picture), WhenIdle()
     lists = [
-        widgets.Dropdown(
-            options=list(options), value=first, description=name, style={"description_width": "initial"}
-        )
-        for (name, options), first in zip(controls.items(), start, strict=True)
+        _list(name, options, first) for (name, options), first in zip(controls.items(), start, strict=True)
     ]
     image = widgets.HTML()
 

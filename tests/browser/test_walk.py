@@ -1,5 +1,6 @@
 """A learner works through the notebooks: run all, choose, slide, do the exercises wrongly and rightly, answer the quiz,
-stop the playground and go on, lose the kernel in the middle of training and go on. No hand touches a mouse where keys do."""
+stop the playground and go on, lose the kernel in the middle of training and go on. Sliders, buttons and answers
+of the tree are moved by keys."""
 
 import json
 import re
@@ -25,9 +26,8 @@ class Notebook:
         page.goto(f"{lab}/lab/tree/{path.name}?reset")
         page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=2 * MINUTES)
         cells = sum(cell.cell_type == "code" for cell in nbformat.read(path, as_version=4).cells)
-        self.wait(
-            2, done=lambda prompts: len(prompts) == cells
-        )  # JupyterLab puts a long notebook in bit by bit
+        # JupyterLab puts a long notebook in bit by bit.
+        self.wait(2, done=lambda prompts: len(prompts) == cells)
         self.menu("Edit", "Clear Outputs of All Cells")  # else the stored numbers look like a run of ours
         self.wait(1, done=lambda prompts: not any(prompts))
 
@@ -91,16 +91,6 @@ class Notebook:
             for kind in ("error", "stderr")
         ]
         return self.page.locator(", ".join(kinds)).all_inner_texts()
-
-
-EVERY_PUSH = ("01", "07")  # the others in `make robust`
-each = pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, id=path.stem, marks=[] if path.name[:2] in EVERY_PUSH else [pytest.mark.robust])
-        for path in notebooks.paths()
-    ],
-)
 
 
 def seen(cell) -> tuple[str, ...]:
@@ -224,7 +214,7 @@ def play(notebook, cell) -> None:
 
 
 def answer(notebook, quiz) -> None:
-    """Give each question's first answer, then the right ones, found by trying; every answer is explained."""
+    """Try the answers to each question from the first one on until it is said to be right."""
     questions = quiz.locator(".widget-radio-box")
     count = questions.count()
     for number in range(count):
@@ -245,7 +235,6 @@ def fill_in(notebook, exercise, code):
     return notebook.output(cell)
 
 
-@each
 def test_a_learner_works_through_the_notebook(page, lab, path):
     notebook = Notebook(page, lab, path)
     notebook.run_all(minutes=20)
@@ -260,7 +249,7 @@ def test_a_learner_works_through_the_notebook(page, lab, path):
 
 
 def test_training_goes_on_after_the_kernel_has_died(page, lab):
-    notebook = Notebook(page, lab, next(path for path in notebooks.paths() if path.name.startswith("07")))
+    notebook = Notebook(page, lab, *notebooks.paths(["07"]))
     train = notebook.cell('resume="07-lora"')
     notebook.run_all_above(train, minutes=10)
     notebook.start(train)

@@ -7,16 +7,15 @@ import random
 import re
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 
 import ipywidgets as widgets
 import nbformat
 import pytest
+from interactive_figures import INTERACTIVE
+from widget_events import inside
 
 import lessonlib
 from lessonlib import figures, notebooks, quiz
-from lessonlib.choosing import recommend
-from lessonlib.figures.widgets import chooser, slider
 
 PATHS = notebooks.paths()
 each = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -134,13 +133,6 @@ CONTROLS = (
 STILL = widgets.HTML | widgets.Box  # what is only shown, and what holds others
 
 
-def inside(widget):
-    """A widget and all that it holds."""
-    yield widget
-    for child in getattr(widget, "children", ()):
-        yield from inside(child)
-
-
 def nameless(widget) -> list[str]:
     """The controls in a widget that a screen reader could not name, or that the tab key does not reach."""
     found = []
@@ -149,9 +141,8 @@ def nameless(widget) -> list[str]:
             continue
         assert isinstance(control, CONTROLS), f"is {type(control).__name__} one that the keyboard can use?"
         named = control.description.strip()
-        if isinstance(
-            control, widgets.SelectionSlider
-        ):  # no front end names its handle: a list has to do the same
+        if isinstance(control, widgets.SelectionSlider):
+            # No front end names its handle: a list has to do the same.
             named = control.tooltip and any(
                 isinstance(other, widgets.Dropdown) and other.description == control.tooltip
                 for other in inside(widget)
@@ -161,19 +152,9 @@ def nameless(widget) -> list[str]:
     return found
 
 
-def runs(*pairs):
-    return [SimpleNamespace(settings={"r": r, "m": r, "seed": 0}, accuracy=a) for r, a in pairs]
-
-
-RUNS = runs((1, 0.5), (8, 0.7))
-BUILDERS = {
-    "slider": lambda: slider("rank r", [1, 2], lambda r: figures.rank_sweep(RUNS), start=1).box,
-    "chooser": lambda: chooser({"way": ["a"]}, lambda way: figures.rank_sweep(RUNS), ["a"]).box,
-    "rank_slider": lambda: figures.rank_slider((8, 8), [3.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0], RUNS).box,
-    "adapter_slider": lambda: figures.adapter_slider(576, 60, 134_515_008, RUNS).box,
-    "memory_planner": lambda: figures.memory_planner().box,
-    "decision_tree": lambda: figures.decision_tree(recommend(500).path).box,
-    **{f"quiz {lesson}": lambda lesson=lesson: quiz.build(quiz.questions(lesson)) for lesson in ("01", "07")},
+BUILDERS = {name: lambda build=build: build().box for name, build in INTERACTIVE.items()}
+BUILDERS |= {
+    f"quiz {lesson}": lambda lesson=lesson: quiz.build(quiz.questions(lesson)) for lesson in ("01", "07")
 }
 
 
