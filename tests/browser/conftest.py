@@ -39,9 +39,10 @@ def require_chromium() -> None:
         pytest.skip("no chromium here: install it to run the browser tests")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Chromium without a window."""
+    """Chromium without a window. It ends with the file of its tests: until then playwright's event loop runs in their
+    thread, and a test of another file could not run its own."""
     from playwright.sync_api import sync_playwright
 
     require_chromium()
