@@ -8,6 +8,9 @@ SERVE  := .venv-serve
 # A machine without an NVIDIA GPU needs torch's CPU build, torch==2.13.0+cpu. Where pip does not find it by itself, give
 # the address of PyTorch's index of CPU wheels: the one that pytorch.org, "Get started", shows for pip and CPU.
 TORCH_INDEX ?=
+# Small tests run on every core, up to four at a time; what uses all cores by itself runs one after another.
+LONG     := robust or model or notebook or browser or serving
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal --quiet
 NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: call make with PYTHON=/path/to/python3.11")'
 
 .DEFAULT_GOAL := help
@@ -20,7 +23,8 @@ lab: setup       ## open the course in JupyterLab
 	@$(BIN)/jupyter lab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 test: setup      ## everything that runs on every push: library, exercises, files, every notebook whole
-	@$(BIN)/python -m pytest -m "not robust"
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not ($(LONG))"; small=$$?; \
+	  $(BIN)/python -m pytest -m "($(LONG)) and not robust" && exit $$small
 
 setup: $(VENV)/.ready  ## create .venv, install the pins, fetch the base model, report
 
@@ -32,8 +36,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(BIN)/python -m lessonlib.doctor --fetch
 	@touch $@
 
-check: setup     ## about eight minutes: library, exercises, files (no notebook is executed)
-	@$(BIN)/python -m pytest -m "not robust and not notebook and not browser and not serving"
+check: setup     ## under three minutes: library, exercises, files (no notebook and no real model)
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not ($(LONG) or slow)"
 
 notebook: setup  ## test one notebook: make notebook NB=07
 	@test -n "$(NB)" || { echo "Which one? make notebook NB=07"; exit 2; }
@@ -69,7 +73,8 @@ bench: setup     ## the benchmarks, one after another
 	  test -z "$$missed" || { echo "Targets missed:$$missed"; exit 1; }
 
 robust: setup    ## before a release: cells run twice, float32 forced, kernels killed, the browser walk
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not ($(LONG))"; small=$$?; \
+	  $(BIN)/python -m pytest -m "$(LONG)" && exit $$small
 
 style: setup     ## ruff over library, tests and notebooks
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check lessonlib tests benchmarks

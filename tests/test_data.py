@@ -255,10 +255,12 @@ def linear() -> dict[str, float]:
     return {split: best.score(X[split], intents[split]) for split in ("validation", "test")}
 
 
+@pytest.mark.slow
 def test_words_alone_tell_something_of_the_intent_and_not_all(linear):
     assert 0.6 < linear["test"] < 0.9
 
 
+@pytest.mark.slow
 def test_the_datasheets_score_of_the_linear_classifier_is_the_measured_one(linear):
     name, validation, test, interval = table("intent from the text by")[1]
     low, high = wilson(round(200 * float(test)), 200)

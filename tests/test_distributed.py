@@ -23,6 +23,7 @@ from lessonlib.distributed import LaunchError, main, share, ticket_batches
 from lessonlib.lora import load_lora
 from lessonlib.qlora import QLoRALinear, load_four_bit
 
+pytestmark = pytest.mark.slow
 STEPS = 6
 close = torch.testing.assert_close
 

@@ -1,5 +1,6 @@
 """The figures of 08: what every picture must be, what their descriptions say by hand arithmetic, and the playground's steps."""
 
+import functools
 import random
 import threading
 import time
@@ -132,9 +133,9 @@ def test_the_front_is_who_nobody_beats():
 
 
 def test_every_way_through_the_tree_can_be_clicked():
+    walk = figures.decision_tree(decide(Situation(500)).path).walk
+    walk.picture = functools.cache(lambda way: figures.Picture(draw_tree, TREE, way, size=(8, 6), dpi=40))
     for path, advice in leaves():
-        walk = figures.decision_tree(decide(Situation(500)).path).walk
-        walk.picture = lambda way: figures.Picture(draw_tree, TREE, way, size=(8, 6), dpi=40)
         for depth, (question, answer) in enumerate(path):
             walk.answer(depth, question.answers.index(answer))
         assert walk.way == _indexes(path)

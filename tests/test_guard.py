@@ -10,6 +10,8 @@ import pytest
 
 from lessonlib import guard
 
+pytestmark = pytest.mark.slow
+
 # A server and a process that it has started; both say who they are and ignore a polite request to end.
 SERVER = """
 import os, signal, subprocess, sys, time

@@ -62,7 +62,8 @@ def test_a_fresh_figure_moved_straight_to_a_choice_shows_the_same(name):
 
 @each
 def test_the_still_is_the_picture_that_the_controls_begin_with(name):
-    assert INTERACTIVE[name]().still.alt == description(INTERACTIVE[name]())
+    figure = INTERACTIVE[name]()
+    assert figure.still.alt == description(figure)
 
 
 @each
@@ -107,8 +108,8 @@ def test_after_a_moment_of_rest_no_picture_is_drawn_while_the_learner_waits(name
 
     async def play():
         figure, draw = INTERACTIVE[name](), random.Random(22)
-        for _ in range(6):
-            await asyncio.sleep(0.3)
+        for _ in range(4):
+            await asyncio.sleep(0.2)
             drawings.clear()
             move(figure, *draw.choice(positions(figure)))
             assert drawings == []
@@ -204,6 +205,7 @@ def test_every_builder_of_the_library_that_makes_controls_is_played_with_here():
     assert len(found) == len(INTERACTIVE), sorted(found)
 
 
+@pytest.mark.slow
 def test_a_kernel_draws_ahead_between_two_cells():
     from jupyter_client.manager import run_kernel
 

@@ -233,6 +233,7 @@ def convert_and_hang(gguf, hung, place):
     find_base(source=gguf)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["before the manifest", "before the name"])
 def test_a_conversion_that_is_killed_leaves_no_model_and_no_rubbish_at_the_next_call(cache, tiny_gguf, place):
     context = multiprocessing.get_context("spawn")
@@ -263,6 +264,7 @@ def convert_slowly(gguf, log, barrier, results):
     results.put(str(find_base(source=gguf)))
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_convert_once(cache, tiny_gguf, tmp_path):
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(2), context.Queue()

@@ -362,6 +362,7 @@ def train_in_a_process_that_is_killed():
     fit(adapted(), batches(40), learning_rate=1e-2, loss=slow_loss, resume="run")
 
 
+@pytest.mark.slow
 def test_a_process_killed_by_the_system_resumes_to_the_same_losses(eager):
     process = multiprocessing.get_context("spawn").Process(target=train_in_a_process_that_is_killed)
     process.start()

@@ -80,6 +80,7 @@ def test_all_seven_places_are_recorded_before_and_after():
         assert len(places.before(run).predictions) == run.score["n"] >= 60
 
 
+@pytest.mark.slow
 def test_one_recorded_variant_comes_out_again():
     assert rerun(variants.digit_runs()["LoRA"][0].id).inside
 
