@@ -12,6 +12,8 @@ import torch
 from tiny_models import tiny_model, tiny_tokenizer, write_gguf
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from lessonlib.session import seed_everything
+
 
 @pytest.fixture(scope="session")
 def tiny_gguf(tmp_path_factory):
@@ -37,6 +39,12 @@ def one_thread(request):
         torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def same_draws():
+    """Every test draws the same numbers, whichever tests came before it and in whichever process."""
+    seed_everything(0)
 
 
 @pytest.fixture

@@ -322,16 +322,18 @@ def test_bad_requests_are_named(bank, prompts, rows, message):
 
 @pytest.mark.model
 def test_on_the_real_model_a_mixed_batch_is_each_adapter_alone():
-    base, _ = load_base(dtype=torch.float32)
+    # In double precision: in float32 these tokens turn the rounding of another batch size into 0.02 at the second of them,
+    # with and without an adapter; of other draws one in a hundred does.
+    base = load_base(dtype=torch.float32)[0].double()
     adapters = [
         random_adapter(load_base(dtype=torch.float32)[0], seed, targets=["q_proj", "v_proj"])
         for seed in (0, 1)
     ]
-    tokens = torch.randint(5, 1000, (1, 6))
+    tokens = torch.tensor([[150, 168, 634, 919, 664, 322]])
     bare = logits(base, tokens)
     bank = LoRABank(base, adapters)
     mixed = served(bank, [0, -1, 1], tokens.expand(3, -1))
     for row, number in enumerate([0, -1, 1]):
-        close(mixed[row], served(bank, [number], tokens)[0], atol=1e-3, rtol=0)
+        close(mixed[row], served(bank, [number], tokens)[0], atol=1e-9, rtol=0)
     assert (mixed[0] - bare[0]).abs().max() > 0.1
     assert torch.equal(logits(bank.close(), tokens), bare)
