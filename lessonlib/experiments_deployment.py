@@ -8,6 +8,7 @@ one answer more for each question and ticket; the learning rate is chosen on val
 
 import random
 from collections.abc import Sequence
+from statistics import fmean
 
 import torch
 from torch import nn
@@ -249,10 +250,18 @@ def stacked_tasks(stack: bool, seed: int, r: int, learning_rate: float, steps: i
     return {"score": scored(stages[-1]), "stages": stages, "scores": scores, "forgetting": forgetting(scores)}
 
 
+def mean_scores(runs: Sequence[Run]) -> list[list[float]]:
+    """Accuracies after each question was learnt, as stacked_tasks gives them, each the mean of the runs."""
+    return [
+        [fmean(of_one) for of_one in zip(*rows)] for rows in zip(*(run.results["scores"] for run in runs))
+    ]
+
+
 # --- which runs are recorded -----------------------------------------------------------------------------------------
 
 MODULE = "lessonlib.experiments_deployment"
 RATES = (3e-3, 8e-3)
+SEEDS = (0, 1, 2)
 MIXED_RATES = (1e-3, 3e-3)  # as many trials, for one adapter that learns three questions at once
 TRAINING = {"r": 8, "steps": 40, "batch_size": 8}
 
@@ -279,8 +288,9 @@ def record_all() -> None:
         record(f"{MODULE}:one_adapter", tasks=["intent"], seed=0, learning_rate=each, **TRAINING)
     training = {"seed": 0, "learning_rate": rate(), **TRAINING}
     record(f"{MODULE}:experts", **training)
-    for stack in (True, False):
-        record(f"{MODULE}:stacked_tasks", stack=stack, **training)
+    for seed in SEEDS:
+        for stack in (True, False):
+            record(f"{MODULE}:stacked_tasks", stack=stack, **training | {"seed": seed})
     for each in MIXED_RATES:
         asked = training | {"learning_rate": each, "steps": len(TASKS) * TRAINING["steps"]}
         record(f"{MODULE}:one_adapter", tasks=list(TASKS), **asked)

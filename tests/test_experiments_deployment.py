@@ -1,5 +1,7 @@
 """Claims of lessonlib.experiments_deployment, on a tiny model. References: each expert alone, counts by hand."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tiny_models import random_adapter, tiny_model, tiny_tokenizer
@@ -102,6 +104,11 @@ def test_the_weighted_merge_leans_to_the_intent(trio):
     by_hand = 0.5 * one[path].delta() + 0.25 * (two[path].delta() + three[path].delta())
     torch.testing.assert_close(merged[path].delta(), by_hand)
     assert not torch.allclose(by_hand, merge_updates(list(trio.values()))[path].delta())
+
+
+def test_mean_scores_are_those_of_hand_arithmetic():
+    runs = [SimpleNamespace(results={"scores": rows}) for rows in ([[0.5], [0.2, 1.0]], [[0.7], [0.4, 0.0]])]
+    assert x.mean_scores(runs) == [[pytest.approx(0.6)], [pytest.approx(0.3), pytest.approx(0.5)]]
 
 
 @pytest.mark.parametrize("stack", [True, False])

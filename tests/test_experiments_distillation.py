@@ -4,6 +4,7 @@ import pytest
 from tiny_models import bits, same, tiny_model
 
 from lessonlib import experiments_distillation as x
+from lessonlib.evaluation import mean_difference
 from lessonlib.runs import best_on_validation, load_runs
 
 # The base model's shapes, by hand from its configuration: width 576, keys and values 192, feed-forward 1536.
@@ -38,7 +39,17 @@ def test_the_rate_is_the_one_that_won_on_validation(way):
 def test_a_student_begins_with_nothing_of_the_task():
     # Eight labels; a quarter would be twice what chance gives.
     assert all(run.accuracy < 0.3 for run in load_runs("untrained"))
-    assert all(run.accuracy > 0.3 for run in load_runs("distilled"))
+    for kept in x.CHOICES:
+        (cut,) = load_runs("untrained", kept=kept)
+        for run in load_runs("distilled", kept=kept) + load_runs("by_labels", kept=kept):
+            assert mean_difference([run.answers()], [cut.answers()])[1] > 0  # every one has learned
+
+
+def test_every_student_had_the_teacher_of_its_own_seed():
+    assert [run.settings["seed"] for run in load_runs("teacher")] == list(x.SEEDS)
+    for way in ("distilled", "by_labels"):
+        for kept in x.CHOICES:
+            assert [run.settings["seed"] for run in x.chosen(way, kept=kept)] == list(x.SEEDS)
 
 
 def test_a_student_takes_less_than_half_its_teachers_time():

@@ -119,7 +119,9 @@ def test_experts_and_the_mixed_adapter_took_as_many_steps_and_as_many_trials():
     assert len(trials[0]) == len(trials[1]) == len(room.RATES)
     assert experts.settings["learning_rate"] == room.rate()
     stacks = load_runs("stacked_tasks")
-    assert [run.settings["stack"] for run in stacks] == [False, True]
+    assert [(run.settings["seed"], run.settings["stack"]) for run in stacks] == [
+        (seed, stack) for seed in room.SEEDS for stack in (False, True)
+    ]
     assert {run.settings["learning_rate"] for run in stacks} == {room.rate()}
 
 
