@@ -11,6 +11,8 @@ TORCH_INDEX ?=
 # Small tests run on every core, up to four at a time; what uses all cores by itself runs one after another.
 LONG     := robust or model or notebook or browser or serving
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal --quiet
+# The small tests, then those of the expression; the second go on where the first have failed, and either makes it fail.
+small_then = $(BIN)/python -m pytest $(PARALLEL) -m "not ($(LONG))"; small=$$?; $(BIN)/python -m pytest -m "$(1)" && exit $$small
 NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: call make with PYTHON=/path/to/python3.11")'
 
 .DEFAULT_GOAL := help
@@ -23,8 +25,7 @@ lab: setup       ## open the course in JupyterLab
 	@$(BIN)/jupyter lab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 test: setup      ## everything that runs on every push: library, exercises, files, every notebook whole
-	@$(BIN)/python -m pytest $(PARALLEL) -m "not ($(LONG))"; small=$$?; \
-	  $(BIN)/python -m pytest -m "($(LONG)) and not robust" && exit $$small
+	@$(call small_then,($(LONG)) and not robust)
 
 setup: $(VENV)/.ready  ## create .venv, install the pins, fetch the base model, report
 
@@ -73,8 +74,7 @@ bench: setup     ## the benchmarks, one after another
 	  test -z "$$missed" || { echo "Targets missed:$$missed"; exit 1; }
 
 robust: setup    ## before a release: cells run twice, float32 forced, kernels killed, the browser walk
-	@$(BIN)/python -m pytest $(PARALLEL) -m "not ($(LONG))"; small=$$?; \
-	  $(BIN)/python -m pytest -m "$(LONG)" && exit $$small
+	@$(call small_then,$(LONG))
 
 style: setup     ## ruff over library, tests and notebooks
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check lessonlib tests benchmarks

@@ -5,8 +5,8 @@ be within 1e-6); whether our `dequantize` reads bitsandbytes' own buffers to the
 weight of the real buffers; then quantize and dequantize, with double quantization, in turns. The target of 1.5 is for
 the matrices that 4 bits are for, those of a 7B model (4096 × 4096). Smaller ones, which fit the processor's cache, are
 timed as well and not judged: there bitsandbytes' vector instructions dequantize in one pass and two to six times as
-fast as torch's look-up, product and rounding, which is what a definition of a few lines has. In bfloat16 the same holds
-for the large ones: the target is met in float32, where both wait for the memory, and missed in bfloat16.
+fast as torch's look-up, product and rounding, which is what a definition of a few lines has. For the
+large ones float32, where both wait for the memory, comes near the target; bfloat16 misses it.
 
     python benchmarks/nf4.py [rounds]
 """

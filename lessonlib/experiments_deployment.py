@@ -286,14 +286,14 @@ def record_all() -> None:
     """Record every run that the notebook draws from and that is not there yet."""
     for each in RATES:
         record(f"{MODULE}:one_adapter", tasks=["intent"], seed=0, learning_rate=each, **TRAINING)
-    training = {"seed": 0, "learning_rate": rate(), **TRAINING}
-    record(f"{MODULE}:experts", **training)
+    training = {"learning_rate": rate(), **TRAINING}
+    record(f"{MODULE}:experts", seed=0, **training)
     for seed in SEEDS:
         for stack in (True, False):
-            record(f"{MODULE}:stacked_tasks", stack=stack, **training | {"seed": seed})
+            record(f"{MODULE}:stacked_tasks", stack=stack, seed=seed, **training)
     for each in MIXED_RATES:
         asked = training | {"learning_rate": each, "steps": len(TASKS) * TRAINING["steps"]}
-        record(f"{MODULE}:one_adapter", tasks=list(TASKS), **asked)
+        record(f"{MODULE}:one_adapter", tasks=list(TASKS), seed=0, **asked)
 
 
 if __name__ == "__main__":

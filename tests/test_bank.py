@@ -322,8 +322,8 @@ def test_bad_requests_are_named(bank, prompts, rows, message):
 
 @pytest.mark.model
 def test_on_the_real_model_a_mixed_batch_is_each_adapter_alone():
-    # In double precision: in float32 these tokens turn the rounding of another batch size into 0.02 at the second of them,
-    # with and without an adapter; of other draws one in a hundred does.
+    # In double precision: in float32, with these tokens and the first adapter, the rounding of another batch size grows to
+    # 0.02 at the second token. One draw of tokens in a hundred is like that, without an adapter too.
     base = load_base(dtype=torch.float32)[0].double()
     adapters = [
         random_adapter(load_base(dtype=torch.float32)[0], seed, targets=["q_proj", "v_proj"])

@@ -1,5 +1,7 @@
 """The experiments on distillation: the runs are comparable, and their counts are those of hand arithmetic."""
 
+from statistics import fmean
+
 import pytest
 from tiny_models import bits, same, tiny_model
 
@@ -41,6 +43,7 @@ def test_a_student_begins_with_nothing_of_the_task():
     assert all(run.accuracy < 0.3 for run in load_runs("untrained"))
     for kept in x.CHOICES:
         (cut,) = load_runs("untrained", kept=kept)
+        assert fmean(run.accuracy for run in load_runs("distilled", kept=kept)) > 0.3
         for run in load_runs("distilled", kept=kept) + load_runs("by_labels", kept=kept):
             assert mean_difference([run.answers()], [cut.answers()])[1] > 0  # every one has learned
 

@@ -108,7 +108,7 @@ def test_after_a_moment_of_rest_no_picture_is_drawn_while_the_learner_waits(name
 
     async def play():
         figure, draw = INTERACTIVE[name](), random.Random(22)
-        for _ in range(4):
+        for _ in range(6):
             await asyncio.sleep(0.2)
             drawings.clear()
             move(figure, *draw.choice(positions(figure)))
