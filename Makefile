@@ -34,7 +34,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "Setting up (about five minutes, once) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lab,test]"
-	@$(BIN)/python -m lessonlib.doctor --fetch
+	@$(BIN)/python -m lessonlib.course.doctor --fetch
 	@touch $@
 
 check: setup     ## under three minutes: library, exercises, files (no notebook and no real model)
@@ -45,14 +45,14 @@ notebook: setup  ## test one notebook: make notebook NB=07
 	@$(BIN)/python -m pytest tests/notebooks -k "notebook_$(NB)"
 
 notebooks: setup ## execute notebooks and keep their outputs: all, or NB=07
-	@$(BIN)/python -m lessonlib.notebooks execute $(NB)
+	@$(BIN)/python -m tools.notebooks execute $(NB)
 
 afternoon: setup ## your own file, from rows to a served model: make afternoon DATA=mine.csv TEXT=body LABEL=topic
 	@test -n "$(DATA)" || { echo "Which file? make afternoon DATA=mine.csv TEXT=body LABEL=topic [OUT=directory]"; exit 2; }
 	@$(BIN)/python -m lessonlib.afternoon "$(DATA)" --text "$(or $(TEXT),text)" --label "$(or $(LABEL),label)" $(if $(OUT),--out "$(OUT)")
 
 runs: setup      ## make the recorded runs that are missing in data/runs
-	@$(BIN)/python -m lessonlib.runs
+	@$(BIN)/python -m lessonlib.experiments
 
 serve-env: $(SERVE)/.ready ## create .venv-serve with vLLM in it, for notebook 10 and its tests (three minutes, 3.5 GB)
 
@@ -77,19 +77,19 @@ robust: setup    ## before a release: cells run twice, float32 forced, kernels k
 	@$(call small_then,$(LONG))
 
 style: setup     ## ruff over library, tests and notebooks
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check lessonlib tests benchmarks
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check lessonlib tools tests benchmarks
 
 badges: setup    ## write the repository's address (pyproject.toml) into the notebooks
-	@$(BIN)/python -m lessonlib.notebooks badges
+	@$(BIN)/python -m tools.notebooks badges
 
 tables: setup    ## write the README's table and the notebooks' header lines from lessons.toml
-	@$(BIN)/python -m lessonlib.notebooks tables
+	@$(BIN)/python -m tools.notebooks tables
 
 pictures: setup  ## write docs/pictures and the README's pictures from the notebooks' outputs
-	@$(BIN)/python -m lessonlib.notebooks pictures
+	@$(BIN)/python -m tools.notebooks pictures
 
 pages: setup     ## write build/pages: the notebooks as HTML, for readers without a kernel or scripts (all, or NB=07)
-	@$(BIN)/python -m lessonlib.notebooks html $(NB)
+	@$(BIN)/python -m tools.notebooks html $(NB)
 
 environment: setup ## write environment.yml from pyproject.toml
-	@$(BIN)/python -m lessonlib.notebooks environment
+	@$(BIN)/python -m tools.notebooks environment

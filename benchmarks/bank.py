@@ -14,11 +14,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import DynamicCache
 
-from lessonlib.bank import LoRABank
 from lessonlib.evaluation import paired_times
-from lessonlib.experiments import ALL_LINEAR
+from lessonlib.experiments.tickets import ALL_LINEAR
+from lessonlib.lora.deltas import Update, put_adapter, shell
 from lessonlib.models import load_base
-from lessonlib.updates import Update, put_adapter, shell
+from lessonlib.serving.bank import LoRABank
 
 N, R, PAST = 8, 8, 32
 FAILS_OVER = 1.15  # times the target

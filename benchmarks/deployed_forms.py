@@ -20,18 +20,17 @@ from statistics import median
 import torch
 
 from lessonlib.afternoon import save_merged
-from lessonlib.classification import label_logits
 from lessonlib.corpora import tickets
-from lessonlib.distillation import distillation_loss, shorter
 from lessonlib.evaluation import accuracy
-from lessonlib.experiments_adapters import short_tickets, ticket_task
-from lessonlib.experiments_distillation import CHOICES, SOFT, TEACHER, chosen, tuned
+from lessonlib.experiments.lesson10_distillation import CHOICES, SOFT, TEACHER, chosen, tuned
+from lessonlib.experiments.tickets import short_tickets, ticket_task
 from lessonlib.lora import load_lora, save_lora, unmerge_lora
-from lessonlib.master_weights import MasterAdamW
 from lessonlib.models import find_base, load_base
-from lessonlib.qlora import load_four_bit
-from lessonlib.session import seed_everything
-from lessonlib.training import fit
+from lessonlib.quantization.qlora import load_four_bit
+from lessonlib.training import fit, seed_everything
+from lessonlib.training.distillation import distillation_loss, shorter
+from lessonlib.training.labels import label_logits
+from lessonlib.training.master_weights import MasterAdamW
 
 FORMS = ("adapter beside its base", "merged", "merged, then NF4", "distilled")
 NEW_TOKENS = 48

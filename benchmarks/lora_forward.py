@@ -8,7 +8,7 @@ import sys
 import torch
 
 from lessonlib.evaluation import paired_times
-from lessonlib.experiments import ALL_LINEAR
+from lessonlib.experiments.tickets import ALL_LINEAR
 from lessonlib.lora import add_lora, merge_lora
 from lessonlib.models import load_base
 

@@ -17,12 +17,12 @@ from peft import LoraConfig, get_peft_model
 from torch.nn import functional as F
 
 from lessonlib import corpora
-from lessonlib.classification import label_loss
 from lessonlib.evaluation import paired_times
-from lessonlib.experiments import tickets_task
+from lessonlib.experiments.tickets import tickets_task
 from lessonlib.lora import add_lora, lora_layers
 from lessonlib.models import load_base
-from lessonlib.session import seed_everything
+from lessonlib.training import seed_everything
+from lessonlib.training.labels import label_loss
 
 TARGETS = ["q_proj", "v_proj"]
 TARGET_RATIO = 1.0

@@ -17,8 +17,16 @@ import bitsandbytes.functional as bnb
 import torch
 
 from lessonlib.evaluation import paired_times
-from lessonlib.nf4 import CODEBOOK, DoubleQuantized, dequantize, double_quantize, in_blocks, quantize, unit
-from lessonlib.quantization import held_bytes
+from lessonlib.quantization.formats import held_bytes
+from lessonlib.quantization.nf4 import (
+    CODEBOOK,
+    DoubleQuantized,
+    dequantize,
+    double_quantize,
+    in_blocks,
+    quantize,
+    unit,
+)
 
 TARGET_RATIO = 1.5
 FAILS_OVER = 1.15 * TARGET_RATIO

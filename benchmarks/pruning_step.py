@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import prune
 
-from lessonlib.digits import digit_network, mnist1d
+from lessonlib.corpora.digits import digit_network, mnist1d
 from lessonlib.evaluation import paired_times
 from lessonlib.pruning import full_masks, hold, magnitudes, smallest_of_each_layer
 

@@ -16,14 +16,13 @@ import torch
 from _trainer import Trainer
 
 from lessonlib import corpora
-from lessonlib.classification import label_logits, label_loss
 from lessonlib.costs import PURE_BFLOAT16, LoRA, QLoRA, training_memory
 from lessonlib.evaluation import paired_times
-from lessonlib.experiments import tickets_task
-from lessonlib.four_bit import to_four_bits
+from lessonlib.experiments.tickets import tickets_task
 from lessonlib.lora import add_lora, lora_layers, merge_lora, unmerge_lora
 from lessonlib.models import load_base
-from lessonlib.qlora import (
+from lessonlib.quantization.linear import to_four_bits
+from lessonlib.quantization.qlora import (
     QLoRALinear,
     load_four_bit,
     merge_into_four_bits,
@@ -31,8 +30,8 @@ from lessonlib.qlora import (
     paged_adamw,
     update_lost,
 )
-from lessonlib.session import seed_everything
-from lessonlib.training import fit
+from lessonlib.training import fit, seed_everything
+from lessonlib.training.labels import label_logits, label_loss
 
 TARGETS = ("q_proj", "v_proj")
 TARGET_BYTES = 0.42

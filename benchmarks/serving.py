@@ -18,14 +18,13 @@ from pathlib import Path
 import torch
 
 from lessonlib import corpora
-from lessonlib.classification import label_logits
-from lessonlib.engine import serving_python
-from lessonlib.experiments_adapters import short_tickets, ticket_task
+from lessonlib.experiments.tickets import short_tickets, ticket_task
 from lessonlib.lora import add_lora, save_lora
 from lessonlib.models import find_base, load_base
-from lessonlib.session import seed_everything
-from lessonlib.traffic import WatchedEngine, by_adapter, hit_rate, in_turns, offer, replicas, zipf
-from lessonlib.training import fit
+from lessonlib.serving.engine import serving_python
+from lessonlib.serving.traffic import WatchedEngine, by_adapter, hit_rate, in_turns, offer, replicas, zipf
+from lessonlib.training import fit, seed_everything
+from lessonlib.training.labels import label_logits
 
 ADAPTERS = ("north", "east", "south", "west")
 STEPS, R, CLIENTS = 14, 8, 16

@@ -16,12 +16,12 @@ from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from torch.nn import functional as F
 
 from lessonlib import corpora
-from lessonlib.classification import label_loss
 from lessonlib.evaluation import paired_times
-from lessonlib.experiments import tickets_task
+from lessonlib.experiments.tickets import tickets_task
 from lessonlib.models import load_base
-from lessonlib.session import seed_everything
-from lessonlib.soft_prompts import add_prefix, add_prompt
+from lessonlib.prompting.soft_prompts import add_prefix, add_prompt
+from lessonlib.training import seed_everything
+from lessonlib.training.labels import label_loss
 
 TOKENS = 16
 TARGET_RATIO = 1.0

@@ -31,7 +31,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str):
     # Late, so that lessonlib.bootstrap can be imported where torch is not installed yet, and say so.
     if name in __all__:
-        from . import session
+        from lessonlib.course import session
 
         return getattr(session, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,15 +1,19 @@
-"""One progress bar that leaves a single line behind.
+"""What a cell shows: one progress bar that leaves a single line behind, tables, and lines that fit the page.
 
 In a notebook the bar is one output that is updated in place and stays as its final line: no widget, nothing on
 stderr. In a terminal it is tqdm's ordinary bar on stdout. Where stdout is a file, only the final line is written.
 """
 
+import html
 import io
 import sys
+from collections.abc import Sequence
 
 from IPython import get_ipython
 from IPython.display import TextDisplayObject, display
 from tqdm.std import tqdm
+
+PAGE = 92  # letters in a printed line: JupyterLab breaks longer ones in the middle of a word
 
 
 class _Line(TextDisplayObject):
@@ -53,3 +57,35 @@ class Bar(tqdm):
             self.leave = False
             self.close()
             print(line, flush=True)
+
+
+class Table:
+    """Rows of text under named columns; the first column names the row.
+
+    >>> Table(("card", "GB"), [("T4", "16"), ("A100", "80")])
+    card | GB
+    T4 | 16
+    A100 | 80
+    """
+
+    def __init__(self, columns: Sequence[str], rows: Sequence[Sequence]):
+        self.columns, self.rows = tuple(columns), [tuple(map(str, row)) for row in rows]
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(
+                    f"the row {row} has {len(row)} cells; the table has {len(self.columns)} columns"
+                )
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __repr__(self):
+        return "\n".join(" | ".join(cells) for cells in (self.columns, *self.rows))
+
+    def _repr_html_(self):
+        def line(kind, cells):
+            attributes = "style='text-align:left'" + (" scope='col'" if kind == "th" else "")
+            return "".join(f"<{kind} {attributes}>{html.escape(cell)}</{kind}>" for cell in cells)
+
+        body = "".join(f"<tr>{line('td', row)}</tr>" for row in self.rows)
+        return f"<table><thead><tr>{line('th', self.columns)}</tr></thead><tbody>{body}</tbody></table>"

@@ -10,8 +10,8 @@ import torch
 from scipy import stats
 from torch import nn
 
-from .classification import LabelTask, label_logits
-from .progress import Bar
+from lessonlib.display import Bar
+from lessonlib.training.labels import LabelTask, label_logits
 
 
 def wilson_interval(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -102,7 +102,7 @@ def mean_difference(a: Sequence[Accuracy], b: Sequence[Accuracy]) -> tuple[float
     """
     if any(one.targets != a[0].targets for one in (*a, *b)):
         raise ValueError("the two were not measured on the same texts in the same order")
-    return mean_interval(shares_right(a) - shares_right(b))
+    return text_interval(shares_right(a) - shares_right(b))
 
 
 def shares_right(answers: Sequence[Accuracy]) -> np.ndarray:
@@ -110,10 +110,10 @@ def shares_right(answers: Sequence[Accuracy]) -> np.ndarray:
     return np.mean([one.right for one in answers], axis=0)
 
 
-def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
+def text_interval(values: np.ndarray) -> tuple[float, float, float]:
     """The mean of values that the texts have, and its 95 % bootstrap interval over the texts: (mean, low, high).
 
-    >>> mean_interval(np.array([1.0, 1.0, 1.0]))
+    >>> text_interval(np.array([1.0, 1.0, 1.0]))
     (1.0, 1.0, 1.0)
     """
     if np.ptp(values) == 0:
@@ -251,3 +251,16 @@ def paired_times(functions: dict[str, Callable], rounds: int = 20, warmup: int =
             if i >= warmup:
                 times.seconds[name].append(time.perf_counter() - start)
     return times
+
+
+def seed_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of the seeds' values, and its 95 % interval by Student's t: (mean, low, high). One value has no width.
+
+    >>> [round(x, 3) for x in seed_interval([0.60, 0.62, 0.64])]
+    [0.62, 0.57, 0.67]
+    """
+    mean, n = float(np.mean(values)), len(values)
+    if n == 1:
+        return mean, mean, mean
+    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5)
+    return mean, mean - half, mean + half

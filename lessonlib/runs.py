@@ -1,49 +1,49 @@
-"""Recorded runs: one JSON file a run in data/runs, made by the functions that the notebooks show.
+"""Recorded runs: one JSON file a run in data/runs, written by `lessonlib.experiments` and never edited.
 
-An experiment is a plain function of keyword arguments that returns a dictionary with at least `score` (an
-`evaluation.Accuracy`). `record` runs it and writes what came out, untouched; `rerun` runs it again and holds the new
-score to the recorded one's band. What judged it is the corpus that the dictionary names (`corpus`), else the tickets.
-A module of experiments also has `record_all()`, which records what is missing, and `targets(run)`, the right answers
-read anew from the data.
+A run names its experiment, the settings, where it ran, the hash of the data that judged it and of the code that made
+it, and keeps every single answer.
 """
 
 import functools
 import hashlib
-import importlib
 import json
-import platform
 import textwrap
-import time
+import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-import torch
+from lessonlib.corpora import DATA
+from lessonlib.display import PAGE
+from lessonlib.evaluation import Accuracy, wilson_interval
 
-from . import corpora, hardware
-from .evaluation import Accuracy, wilson_interval
+DIRECTORY = DATA / "runs"
+SIGNED_OFF = DIRECTORY / "signed_off.toml"
+INHERITED = "inherited"  # the code of a run that was made before runs kept a hash of it
+POINTER = "version https://git-lfs"  # how a file begins that stands for one that was not fetched
 
-DIRECTORY = corpora.DATA / "runs"
-PACKAGES = ("torch", "transformers", "peft")
-PAGE = 92  # letters in a printed line
+
+class RunError(ValueError):
+    """A record cannot be read; the message names the file and the cause."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One recorded run: what was asked, where it ran, what came out."""
+    """One recorded run: what was asked, where it ran, what made and what judged it, what came out."""
 
     id: str
     experiment: str
     settings: dict
     environment: dict
     data: str
+    code: str
     seconds: float
     score: dict
     results: dict
 
     @property
     def accuracy(self) -> float:
+        """The share of right answers."""
         return self.score["value"]
 
     @property
@@ -68,61 +68,50 @@ class Run:
 def identity(experiment: str, settings: dict) -> str:
     """A run's name: the experiment, and a hash of the settings."""
     text = json.dumps(settings, sort_keys=True)
-    return f"{experiment.rpartition(':')[2]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{experiment}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def record(experiment: str, **settings) -> Run:
-    """Run `experiment` ("module:function") with the settings and keep the result, unless it is kept already.
+def _path(id: str) -> Path:
+    return DIRECTORY / f"{id}.json"
 
-    The file is written only when the run has ended, so a runner that is stopped goes on where it stood.
-    """
-    path = DIRECTORY / f"{identity(experiment, settings)}.json"
-    if not path.exists():
-        run = _perform(experiment, settings)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".partial")
-        part.write_text(json.dumps(vars(run), indent=1) + "\n", "utf8")
-        part.replace(path)
+
+def kept(id: str) -> Run | None:
+    """The recorded run of this id, None where there is none. Raises RunError for a file that is not a whole record."""
+    path = _path(id)
+    return _read(path) if path.exists() else None
+
+
+def keep(run: Run) -> Run:
+    """Write a run, whole or not at all, and read it back."""
+    path = _path(run.id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".partial")
+    part.write_text(json.dumps(asdict(run), indent=1) + "\n", "utf8")
+    part.replace(path)
     return _read(path)
-
-
-def _perform(experiment: str, settings: dict) -> Run:
-    module, _, name = experiment.partition(":")
-    function = getattr(importlib.import_module(module), name)
-    start = time.perf_counter()
-    results = function(**settings)
-    seconds = time.perf_counter() - start
-    answers = results.pop("score")
-    score = {
-        "value": answers.value,
-        "n": answers.n,
-        "interval": list(answers.interval),
-        "predictions": answers.predictions,
-        "targets": answers.targets,
-    }
-    environment = {
-        "date": time.strftime("%Y-%m-%d"),
-        "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
-        "processor": hardware.processor(),
-        "threads": torch.get_num_threads(),
-        "dtype": str(hardware.dtype()).removeprefix("torch."),
-    }
-    data = corpora.fingerprint(results.get("corpus", "tickets"))
-    return Run(
-        identity(experiment, settings), experiment, settings, environment, data, seconds, score, results
-    )
 
 
 @functools.cache
 def _read(path: Path) -> Run:
-    return Run(**json.loads(path.read_text("utf8")))
+    text = path.read_text("utf8")
+    if text.startswith(POINTER):
+        raise RunError(f"{path} is a pointer and not the record: call `git lfs pull` and try again")
+    cure = f"take it back with `git checkout -- {path.name}`, or delete it and call `make runs`"
+    try:
+        record = json.loads(text)
+    except json.JSONDecodeError as cause:
+        raise RunError(f"{path} is not a whole record ({len(text)} characters, {cause}): {cure}") from None
+    names = {field.name for field in fields(Run)}
+    if not isinstance(record, dict) or record.keys() != names:
+        found = sorted(record) if isinstance(record, dict) else type(record).__name__
+        raise RunError(f"{path} holds {found}; a record holds {sorted(names)}: {cure}")
+    return Run(**record)
 
 
 def load_runs(experiment: str, **settings) -> list[Run]:
-    """The recorded runs of an experiment (its function's name) whose settings include the given ones.
+    """The recorded runs of an experiment whose settings include the given ones.
 
-    Raises LookupError where there is none, with what there is.
+    Raises LookupError where there is none, with what there is, and RunError for a file that is not a whole record.
     """
     runs = [_read(path) for path in sorted(DIRECTORY.glob(f"{experiment}-*.json"))]
     chosen = [run for run in runs if settings.items() <= run.settings.items()]
@@ -138,42 +127,21 @@ def best_on_validation(trials: Sequence[Run]) -> Run:
     return max(trials, key=lambda run: (run.results["validation"], -run.results.get("validation_loss", 0.0)))
 
 
-@dataclass(frozen=True)
-class Rerun:
-    """A recorded run beside its repetition here."""
-
-    recorded: Run
-    again: Run
-
-    @property
-    def inside(self) -> bool:
-        low, high = self.recorded.band
-        return low <= self.again.accuracy <= high
-
-    def __repr__(self):
-        low, high = self.recorded.band
-        place = "inside" if self.inside else "OUTSIDE"
-        return (
-            f"recorded {self.recorded.accuracy:.3f}, here {self.again.accuracy:.3f}: {place} its band "
-            f"{low:.3f} to {high:.3f} ({self.again.seconds:.0f} s)"
-        )
+def _signatures() -> dict:
+    return tomllib.loads(SIGNED_OFF.read_text("utf8"))
 
 
-def rerun(id: str) -> Rerun:
-    """Run a recorded run again, here, with its settings. Nothing is written."""
-    path = DIRECTORY / f"{id}.json"
-    if not path.exists():
-        raise LookupError(f"no recorded run {id!r} in {DIRECTORY}")
-    run = _read(path)
-    return Rerun(run, _perform(run.experiment, run.settings))
+def taken_over() -> dict[str, str]:
+    """By experiment, the hash of its code on the day when its inherited runs were taken over."""
+    return _signatures()["taken_over"]
 
 
-def experiment_modules() -> list:
-    """The library's modules of experiments, in the order of their names."""
-    names = sorted(path.stem for path in Path(__file__).parent.glob("experiments*.py"))
-    return [importlib.import_module(f"{__package__}.{name}") for name in names]
+def signed_off() -> dict[str, str]:
+    """By experiment, the hash of the changed code for which somebody has said that its older runs still stand.
 
-
-if __name__ == "__main__":
-    for module in experiment_modules():
-        module.record_all()
+    Raises RunError for a signature without a reason.
+    """
+    for name, signature in _signatures()["signed_off"].items():
+        if not signature.get("reason", "").strip():
+            raise RunError(f"{SIGNED_OFF.name}: {name} is signed off without a reason")
+    return {name: signature["code"] for name, signature in _signatures()["signed_off"].items()}

@@ -12,7 +12,7 @@ import torch
 from tiny_models import tiny_model, tiny_tokenizer, write_gguf
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lessonlib.session import seed_everything
+from lessonlib.training import seed_everything
 
 
 @pytest.fixture(scope="session")

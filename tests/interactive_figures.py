@@ -2,24 +2,25 @@
 
 from collections.abc import Callable
 
-from test_figures_choosing import COSTS, SCORES
-from test_figures_pruning import ONE, TICKETS
-from test_figures_reasoning import METERS, PROBLEMS, WROTE
+from test_figures04 import METERS, PROBLEMS, WROTE
+from test_figures05 import ONE, TICKETS
+from test_figures08 import COSTS, SCORES
 
 from lessonlib import corpora, figures
 from lessonlib.choosing import Situation, decide
+from lessonlib.corpora.digits import digit_network
 from lessonlib.costs import MIXED, FullFineTuning, LoRA, QLoRA, training_memory
-from lessonlib.digits import digit_network
-from lessonlib.experiments import FULL, chosen, rank_runs
-from lessonlib.experiments_adapters import TRAINING, WIDTHS
-from lessonlib.experiments_adapters import chosen as chosen_adapters
-from lessonlib.experiments_in_context import shots_runs
-from lessonlib.experiments_prompts import recorded_grid, toggles
+from lessonlib.experiments.lesson02_in_context import shots_runs
+from lessonlib.experiments.lesson03_prompts import recorded_grid, toggles
+from lessonlib.experiments.lesson06_adapters import TRAINING, WIDTHS
+from lessonlib.experiments.lesson06_adapters import chosen as chosen_adapters
+from lessonlib.experiments.lesson07_ranks import FULL, rank_runs
+from lessonlib.experiments.trials import chosen
 from lessonlib.figures.widgets import Interactive
 from lessonlib.models import load_base
 from lessonlib.prompting import calibrate
 from lessonlib.pruning import snapshot
-from lessonlib.traffic import lru_hits, zipf
+from lessonlib.serving.traffic import lru_hits, zipf
 
 
 def cost_bars() -> Interactive:

@@ -2,7 +2,7 @@
 
 import nbformat
 
-from lessonlib import notebooks
+from tools import notebooks
 
 
 def cells(number: str) -> list:

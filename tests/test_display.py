@@ -1,4 +1,4 @@
-"""Claims of lessonlib.progress: off a terminal, in one (a pseudo-terminal), in a notebook (a stand-in
+"""Claims of lessonlib.display: off a terminal, in one (a pseudo-terminal), in a notebook (a stand-in
 for its kernel)."""
 
 import os
@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from lessonlib import progress
-from lessonlib.progress import Bar
+from lessonlib import display as progress
+from lessonlib.display import Bar
 
 CODE = """
-from lessonlib.progress import Bar
+from lessonlib.display import Bar
 bar = Bar(total=3, desc="Counting", mininterval=0)
 for _ in range(3):
     bar.set_postfix_str(" loss 0.5", refresh=False)

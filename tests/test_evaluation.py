@@ -10,21 +10,21 @@ from scipy import stats
 from torch import nn
 
 from lessonlib import evaluation
-from lessonlib.classification import LabelTask
 from lessonlib.evaluation import (
     Accuracy,
     SavedTensors,
     Times,
     accuracy,
     mean_difference,
-    mean_interval,
     paired_difference,
     paired_times,
     tensor_bytes,
+    text_interval,
     training_bytes,
     wilson_interval,
 )
 from lessonlib.lora import add_lora
+from lessonlib.training.labels import LabelTask
 
 TEXTS = ["late", "thanks " * 9, "broken parcel", "billing " * 5, "refund", "delivery late " * 3, "question"]
 
@@ -141,7 +141,7 @@ def test_a_difference_over_several_runs_is_paired_by_text():
 
 
 def test_values_that_are_all_the_same_have_no_spread():
-    assert mean_interval(np.full(5, 0.5)) == (0.5, 0.5, 0.5)
+    assert text_interval(np.full(5, 0.5)) == (0.5, 0.5, 0.5)
 
 
 # --- bytes --------------------------------------------------------------------------------------------------

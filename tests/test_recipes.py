@@ -1,4 +1,4 @@
-"""The files for Axolotl and LLaMA-Factory ask for what lessonlib.distributed does. References: its own defaults and
+"""The files for Axolotl and LLaMA-Factory ask for what lessonlib.training.parallel does. References: its own defaults and
 constants, Transformers' TrainingArguments, the task's own tokens."""
 
 import lessonlib  # noqa: F401  first of all: whoever imports transformers before it is not offline
@@ -19,13 +19,12 @@ from tiny_models import logits, tiny_model, tiny_tokenizer
 from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 
-from lessonlib import distributed
 from lessonlib.corpora import DATA
-from lessonlib.experiments import ALL_LINEAR
-from lessonlib.experiments_adapters import short_tickets, ticket_task
+from lessonlib.experiments.tickets import ALL_LINEAR, short_tickets, ticket_task
 from lessonlib.models import HUB
-from lessonlib.qlora import four_bits
+from lessonlib.quantization.qlora import four_bits
 from lessonlib.training import fit
+from lessonlib.training import parallel as distributed
 
 RECIPES = DATA / "recipes"
 README = (RECIPES / "README.md").read_text("utf8")

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from lessonlib.tables import Table
+from lessonlib.display import Table
 
 
 class Cells(HTMLParser):

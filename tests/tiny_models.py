@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lessonlib.lora import add_lora, lora_layers
+from lessonlib.lora.deltas import adapter_of
 from lessonlib.training import fit
-from lessonlib.updates import adapter_of
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 WORDS = "billing delivery refund technical account positive negative question feedback late broken parcel thanks A B C D"

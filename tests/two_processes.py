@@ -17,9 +17,10 @@ import lessonlib  # noqa: F401  first of all: whoever imports transformers befor
 import torch
 from tiny_models import filled, tiny_model, tiny_tokenizer
 
-from lessonlib import distributed, training
-from lessonlib.classification import Batch
+from lessonlib import training
 from lessonlib.lora import add_lora
+from lessonlib.training import parallel as distributed
+from lessonlib.training.labels import Batch
 
 
 def adapted_tiny_model():

@@ -1,11 +1,11 @@
 """The notebook files: their shared first cell, execution, staleness, and the tables made from their metadata.
 
-python -m lessonlib.notebooks execute [NN ...]   run notebooks and keep their outputs; any error stops it
-python -m lessonlib.notebooks tables             write the README's table and the notebooks' header lines
-python -m lessonlib.notebooks badges             write the repository's address into all notebooks
-python -m lessonlib.notebooks environment        write environment.yml from pyproject.toml
-python -m lessonlib.notebooks pictures           write docs/pictures and the README's pictures, from stored outputs
-python -m lessonlib.notebooks html [NN ...]      write build/pages: notebooks as pages without scripts
+python -m tools.notebooks execute [NN ...]   run notebooks and keep their outputs; any error stops it
+python -m tools.notebooks tables             write the README's table and the notebooks' header lines
+python -m tools.notebooks badges             write the repository's address into all notebooks
+python -m tools.notebooks environment        write environment.yml from pyproject.toml
+python -m tools.notebooks pictures           write docs/pictures and the README's pictures, from stored outputs
+python -m tools.notebooks html [NN ...]      write build/pages: notebooks as pages without scripts
 """
 
 import ast
@@ -17,7 +17,7 @@ import tomllib
 from datetime import datetime
 from pathlib import Path
 
-from .session import lessons
+from lessonlib.course.session import lessons
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"

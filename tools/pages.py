@@ -12,7 +12,7 @@ from matplotlib.mathtext import math_to_image
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-from .figures.style import BLUE, INK
+from lessonlib.figures.style import BLUE, INK
 
 # nbconvert's own page loads scripts, drops the description of a stored picture, and cuts what is wider than a small screen.
 TEMPLATE = """\

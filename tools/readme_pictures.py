@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lessonlib.course.session import lessons
+
 from .notebooks import ROOT, paths, write_between
-from .session import lessons
 
 DIRECTORY = ROOT / "docs" / "pictures"
 MOST_BYTES = 80_000  # of one picture, so that the README loads at once

@@ -8,7 +8,7 @@ it. The sentences stand in data/word_problems/phrases.toml. Each says which sums
 so "n*m, v+p" is "then 3 boxes with 4 lamps each arrive": 3 * 4 = 12, and v + 12. Question, chain and program
 are written from the same sums; every result on the way is a whole number of at least 1.
 
-`python -m lessonlib.word_problems` writes the three files of data/word_problems.
+`python -m tools.word_problems` writes the three files of data/word_problems.
 """
 
 import functools

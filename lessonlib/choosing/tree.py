@@ -13,10 +13,10 @@ import statistics
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
-from .costs import MASTER_WEIGHTS, FullFineTuning, LoRA, QLoRA, fits, training_memory
-from .paper_tables import published
-from .runs import Run, load_runs
-from .tables import Table
+from lessonlib.corpora.paper_tables import published
+from lessonlib.costs import MASTER_WEIGHTS, FullFineTuning, LoRA, QLoRA, fits, training_memory
+from lessonlib.display import Table
+from lessonlib.runs import Run, load_runs
 
 # --- what a rule rests on ----------------------------------------------------------------------------------------------
 

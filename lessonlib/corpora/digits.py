@@ -16,8 +16,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .evaluation import Accuracy
-from .own_data import CorpusError
+from lessonlib.evaluation import Accuracy
+
+from .own import CorpusError
 
 TRAINING_DIGITS = 1300
 

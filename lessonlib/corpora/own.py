@@ -33,7 +33,7 @@ def from_csv(path: str | Path, text: str = "text", label: str = "label", seed: i
 
     >>> from_csv("nowhere.csv")
     Traceback (most recent call last):
-    lessonlib.own_data.CorpusError: nowhere.csv: there is no such file; give the path of a .csv, .tsv or .jsonl file
+    lessonlib.corpora.own.CorpusError: nowhere.csv: there is no such file; give the path of a .csv, .tsv or .jsonl file
     """
     path = Path(path)
     rows = _read_rows(path, text, label)

@@ -8,7 +8,7 @@ import csv
 import functools
 from dataclasses import dataclass
 
-from .corpora import DATA
+from .texts import DATA
 
 DIRECTORY = DATA / "paper_tables"
 

@@ -14,7 +14,7 @@ import functools
 import json
 from dataclasses import dataclass
 
-from .corpora import DATA
+from .texts import DATA
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from . import own_data
-from .evaluation import Accuracy
-from .own_data import SPLITS, CorpusError
-from .release import near_duplicates
+from lessonlib.evaluation import Accuracy
+from lessonlib.serving.release import near_duplicates
+
+from . import own as own_data
+from .own import SPLITS, CorpusError
 
 DELIMITERS = ",;\t|"
 SHARE = 0.15  # of each class, for the test and again for validation

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from datasets import ClassLabel, Dataset, Features, Value
 
-from .own_data import SPLITS, CorpusError, from_csv
+from .own import SPLITS, CorpusError, from_csv
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parents[2] / "data"
 
 INTENTS = [
     "billing",
@@ -108,7 +108,7 @@ def vocabulary() -> Dataset:
 def word_problems(split: str) -> Dataset:
     """Arithmetic in one to six steps: question, steps, chain, program, answer, distractor.
 
-    split: "train" (1800), "validation" (200) or "test" (300); made by `lessonlib.word_problems`.
+    split: "train" (1800), "validation" (200) or "test" (300); made by `tools.word_problems`.
 
     >>> exec(word_problems("test")[0]["program"], names := {}); names["answer"] == word_problems("test")[0]["answer"]
     True

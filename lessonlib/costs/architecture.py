@@ -107,7 +107,7 @@ def _content(config) -> dict:
             return json.loads(file.read_text("utf8"))
         except ValueError as cause:
             raise ArchitectureError(f"{file} is not JSON ({cause})") from cause
-    from ..catalogue import architecture as listed
+    from lessonlib.corpora.published import architecture as listed
 
     try:
         return listed(str(config))

@@ -138,7 +138,7 @@ def _gpus(memory: Memory, usable: float) -> int | None:
 
 def _usable(gpu: str | float) -> tuple[str, float]:
     if isinstance(gpu, str):
-        from ..catalogue import gpu as listed
+        from lessonlib.corpora.published import gpu as listed
 
         return gpu, listed(gpu)["memory_mib"] * 2**20 - RESERVE
     if not gpu * 1e9 > RESERVE:

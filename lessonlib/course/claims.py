@@ -6,8 +6,8 @@ import math
 import textwrap
 from dataclasses import dataclass
 
-from .corpora import DATA
-from .tables import Table
+from lessonlib.corpora import DATA
+from lessonlib.display import Table
 
 VERDICTS = ("holds", "wrong", "misleading", "inconsistent", "unverifiable", "rule of thumb", "plausible")
 

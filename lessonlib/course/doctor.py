@@ -1,11 +1,11 @@
-"""The report at set-up: each line [OK], or [FAIL] with what to do. Also `python -m lessonlib.doctor`."""
+"""The report at set-up: each line [OK], or [FAIL] with what to do. Also `python -m lessonlib.course.doctor`."""
 
 import argparse
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 
-from .bootstrap import missing, pins
+from lessonlib.bootstrap import missing, pins
 
 NEEDED_GB_MEMORY = 7.0
 NEEDED_GB_DISK = 1.0
@@ -24,8 +24,8 @@ def examine(fetch: bool = False) -> Iterator[tuple[bool, str, str]]:
         return
     import torch
 
-    from . import hardware
-    from .models import cache_directory, find_base
+    from lessonlib import hardware
+    from lessonlib.models import cache_directory, find_base
 
     yield True, f"torch {torch.__version__}, {hardware.threads()} threads, {hardware.processor()}", ""
     speed = hardware.bfloat16_speed()

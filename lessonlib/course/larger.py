@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
-from . import hardware
-from .session import Session, seed_everything
+from lessonlib import hardware
+from lessonlib.training import seed_everything
+
+from .session import Session
 
 MODEL = "HuggingFaceTB/SmolLM2-1.7B-Instruct"
 # 1.7 billion weights of 2 bytes, and as much again for activations, adapters and the allocator's slack.
@@ -27,7 +29,7 @@ def on_your_gpu(
         here = "there is no GPU" if session.device.type != "cuda" else f"the GPU has {free:.0f} GB free"
         print(f"Not run: {model.rpartition('/')[2]} needs a GPU with {needs_gb:.0f} GB free, here {here}.")
         return None
-    from .models import load_base
+    from lessonlib.models import load_base
 
     seed_everything()
     return experiment(*load_base(model, dtype=session.dtype))

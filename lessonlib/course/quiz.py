@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from IPython.display import display
 
-from .corpora import DATA
+from lessonlib.corpora import DATA
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,17 @@
 """A lesson's session: what this machine will run, said in one line, and refused in time where it cannot."""
 
-import random
 import time
 import tomllib
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from . import hardware
+from lessonlib import hardware
+from lessonlib.training import seed_everything
 
-LESSONS = Path(__file__).parent.parent / "notebooks" / "lessons.toml"
+LESSONS = Path(__file__).parents[2] / "notebooks" / "lessons.toml"
 # A processor without fast bfloat16 takes about twice as long as the one on which the minutes were measured.
 SLOW_CPU = 2.0
 
@@ -40,7 +39,7 @@ class Session:
 
     def load_base(self, dtype: torch.dtype | None = None):
         """A fresh (model, tokenizer): the course's base model, or the one that was given to `start`."""
-        from .models import load_base
+        from lessonlib.models import load_base
 
         hardware.release_memory()  # the models of earlier sections, if no variable holds them any more
 
@@ -52,7 +51,7 @@ class Session:
 
     def tickets(self, split: str):
         """Texts of a split with their `label`: the tickets' intent, or the learner's own where `start` was given a file."""
-        from . import corpora
+        from lessonlib import corpora
 
         return (
             corpora.tickets(split).rename_column("intent", "label") if self.data is None else self.data[split]
@@ -61,7 +60,7 @@ class Session:
     @property
     def labels(self) -> list[str]:
         """The intents to tell apart, or the learner's own labels."""
-        from . import corpora
+        from lessonlib import corpora
 
         return corpora.INTENTS if self.data is None else self.data["train"].features["label"].names
 
@@ -78,13 +77,6 @@ class Session:
         """Minutes and peak memory of this session so far, beside what was expected."""
         minutes, peak = (time.perf_counter() - self.began) / 60, hardware.peak_memory_gb(self.device)
         return f"{minutes:.1f} minutes (expected {self.minutes:.0f}), at most {peak:.1f} GB"
-
-
-def seed_everything(seed: int = 0) -> None:
-    """Seed Python, numpy and torch."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 def start(lesson: str, model: str | Path | None = None, data=None) -> Session:
@@ -112,7 +104,7 @@ def start(lesson: str, model: str | Path | None = None, data=None) -> Session:
             "(Kernel > Shut Down All Kernels), or open the notebook on a machine with more memory"
         )
     if isinstance(data, str | Path):
-        from .corpora import from_csv
+        from lessonlib.corpora import from_csv
 
         data = from_csv(data)
     where = "CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)

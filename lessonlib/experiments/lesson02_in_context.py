@@ -9,12 +9,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from . import corpora
-from .evaluation import Accuracy
-from .models import load_base
-from .progress import Bar
-from .prompting import CONTENT_FREE, FewShotPrompt, calibrate, score_labels
-from .runs import Run, load_runs, record
+from lessonlib import corpora
+from lessonlib.display import Bar
+from lessonlib.evaluation import Accuracy
+from lessonlib.models import load_base
+from lessonlib.prompting import CONTENT_FREE, FewShotPrompt, calibrate, score_labels
+from lessonlib.runs import Run, load_runs
+
+from .registry import experiment, record
 
 WORDS = [corpora.WORDS.get(name, name) for name in corpora.INTENTS]
 TOPICS = f"Topics: {', '.join(WORDS)}."
@@ -30,6 +32,10 @@ FORMS = {
     for suffix, instruction in (("", ""), (", topics named", TOPICS))
 }
 SHOTS, DRAWS = (0, 1, 2, 4, 8, 16), (0, 1, 2, 3, 4)
+
+
+def _intents_of_split(run: Run) -> list[int]:
+    return list(corpora.tickets(run.settings["split"])["intent"])
 
 
 def balanced_draw(labels: Sequence[int], k: int, seed: int) -> list[int]:
@@ -54,11 +60,13 @@ def examples(shots: int, draw: int) -> list[tuple[str, str]]:
     return [(rows[row]["text"], WORDS[rows[row]["intent"]]) for row in chosen]
 
 
+@experiment(right_answers=_intents_of_split)
 def few_shot(shots: int, draw: int, form: str, split: str, count: int) -> dict:
     """The first `count` tickets of a split, behind this many examples with their right labels."""
     return _score(FewShotPrompt(WORDS, examples(shots, draw), **FORMS[form]), split, count)
 
 
+@experiment(right_answers=_intents_of_split)
 def random_labels(shots: int, draw: int, form: str, split: str, count: int) -> dict:
     """The same tickets behind the same examples, each with a label word drawn at random (Min et al., 2022)."""
     rng = np.random.default_rng(1000 + draw)
@@ -88,7 +96,6 @@ def _score(prompt: FewShotPrompt, split: str, count: int) -> dict:
 
 # --- which runs are recorded -----------------------------------------------------------------------------------------
 
-MODULE = "lessonlib.experiments_in_context"
 VALIDATION, TEST = {"split": "validation", "count": 100}, {"split": "test", "count": 200}
 
 
@@ -118,22 +125,13 @@ def label_runs(shots: int = 8) -> dict[str, list[Run]]:
     }
 
 
-def targets(run: Run) -> list[int]:
-    """The right answers of a recorded run, read anew from the tickets."""
-    return list(corpora.tickets(run.settings["split"])["intent"])
-
-
 def record_all() -> None:
     """Record every run of 02 that is not there yet."""
     for form in FORMS:
         for shots in (0, 8):
-            record(f"{MODULE}:few_shot", shots=shots, draw=0, form=form, **VALIDATION)
+            record("few_shot", shots=shots, draw=0, form=form, **VALIDATION)
     form = chosen_form()
     for draw in DRAWS:
         for shots in SHOTS if draw == 0 else SHOTS[1:]:
-            record(f"{MODULE}:few_shot", shots=shots, draw=draw, form=form, **TEST)
-        record(f"{MODULE}:random_labels", shots=8, draw=draw, form=form, **TEST)
-
-
-if __name__ == "__main__":
-    record_all()
+            record("few_shot", shots=shots, draw=draw, form=form, **TEST)
+        record("random_labels", shots=8, draw=draw, form=form, **TEST)

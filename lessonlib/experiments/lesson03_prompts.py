@@ -1,7 +1,7 @@
 """The experiments of notebook 03: one prompt scored on the tickets, several ways to choose it, and learned prompts.
 
 The task of the grid is sentiment with two classes, as in Zhao et al. (2021): negative or positive, equally many of each,
-so that a prompt that always says the same is right half the time. `python -m lessonlib.experiments_prompts` records
+so that a prompt that always says the same is right half the time. `python -m lessonlib.experiments.lesson03_prompts` records
 what is missing; it resumes where it was stopped.
 """
 
@@ -17,12 +17,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from . import corpora
-from .evaluation import Accuracy, accuracy, training_bytes
-from .experiments import best_rate, tickets_task
-from .experiments import chosen as chosen  # the notebook asks for it here
-from .models import load_base
-from .prompting import (
+from lessonlib import corpora
+from lessonlib.evaluation import Accuracy, accuracy, training_bytes
+from lessonlib.models import load_base
+from lessonlib.prompting import (
     CONTENT_FREE,
     FewShotPrompt,
     calibrate,
@@ -32,10 +30,14 @@ from .prompting import (
     select_random,
     select_similar,
 )
-from .runs import Run, load_runs, record
-from .session import seed_everything
-from .soft_prompts import Prefix, SoftPrompt, add_prefix, add_prompt
-from .training import fit
+from lessonlib.prompting.soft_prompts import Prefix, SoftPrompt, add_prefix, add_prompt
+from lessonlib.runs import Run, load_runs
+from lessonlib.training import fit, seed_everything
+
+from .registry import experiment, record
+from .tickets import test_intents, tickets_task
+from .trials import best_rate
+from .trials import chosen as chosen  # the notebook asks for it here
 
 TEMPLATE = "Ticket: {text}\nSentiment:"
 CLASSES = (0, 2)  # of corpora.SENTIMENTS; the class numbers here are 0 negative, 1 positive
@@ -55,6 +57,10 @@ INSTRUCTIONS = {
 ORDERS = {"NNPP": (0, 1, 2, 3), "PPNN": (2, 3, 0, 1), "NPNP": (0, 2, 1, 3), "PNPN": (2, 0, 3, 1)}
 FACTORS = {"words": "label words", "separator": "separator", "instruction": "instruction", "order": "order"}
 EXAMPLE_CHARACTERS = 140  # longer tickets are left out as examples, so that a prompt stays cheap
+
+
+def _sentiments_of_split(run: Run) -> list[int]:
+    return sentiment_tickets(run.settings["split"])[1]
 
 
 class Float32Head(nn.Module):
@@ -267,6 +273,7 @@ def toggles(grid: Sequence[Run], calibrated: Callable):
 # --- the prompt ------------------------------------------------------------------------------------------------------
 
 
+@experiment(right_answers=_sentiments_of_split)
 def prompt_grid(words: str, separator: str, instruction: str, order: str, split: str) -> dict:
     """One cell of the grid: the same four examples in one order, or none at all for the order ""."""
     drawn = draw_examples("NNPP")
@@ -274,12 +281,14 @@ def prompt_grid(words: str, separator: str, instruction: str, order: str, split:
     return _measured(make_prompt(words, separator, instruction, examples), split)
 
 
+@experiment(right_answers=_sentiments_of_split)
 def example_orders(words: str, order: list[int], seed: int, split: str) -> dict:
     """The four examples of a draw in one of their 24 orders."""
     drawn = draw_examples("NNPP", seed)
     return _measured(make_prompt(words, "blank line", "none", [drawn[i] for i in order]), split)
 
 
+@experiment(right_answers=_sentiments_of_split)
 def label_balance(words: str, labels: str, seed: int, split: str) -> dict:
     """Four examples with these labels: "PPPN" is three positive tickets and then a negative one."""
     return _measured(make_prompt(words, "blank line", "none", draw_examples(labels, seed)), split)
@@ -329,6 +338,7 @@ def choose_examples(way: str, seed: int, queries: Sequence[str]) -> list[list[tu
     return [one]
 
 
+@experiment(right_answers=_sentiments_of_split)
 def examples_chosen(way: str, seed: int, split: str) -> dict:
     """Four examples chosen at random, by likeness to each query, as unlike as can be, or hard."""
     texts, targets = sentiment_tickets(split)
@@ -387,6 +397,7 @@ def form_prompt(form: str, text: str) -> str:
     return "".join(shown) + template.replace("{text}", text)
 
 
+@experiment(right_answers=_sentiments_of_split)
 def answer_form(form: str, split: str) -> dict:
     """What the model writes by itself, and the share of it that a strict reader can use."""
     texts, targets = sentiment_tickets(split)
@@ -425,6 +436,7 @@ def _learned(model, tokenizer, *, learning_rate: float, steps: int, batch_size: 
     return found | history.results() | {"bytes": training_bytes(model)}
 
 
+@experiment(right_answers=test_intents)
 def prompt_tuning(tokens: int, learning_rate: float, steps: int, batch_size: int, seed: int) -> dict:
     """Prompt tuning on the tickets' intents, from the embeddings of a sentence about the task."""
     seed_everything(seed)
@@ -435,6 +447,7 @@ def prompt_tuning(tokens: int, learning_rate: float, steps: int, batch_size: int
     )
 
 
+@experiment(right_answers=test_intents)
 def prefix_tuning(
     tokens: int, learning_rate: float, steps: int, batch_size: int, seed: int, start: str = "text"
 ) -> dict:
@@ -448,8 +461,6 @@ def prefix_tuning(
 
 
 # --- which runs are recorded -----------------------------------------------------------------------------------------
-
-MODULE = "lessonlib.experiments_prompts"
 
 
 def grid_cells() -> list[dict]:
@@ -468,42 +479,31 @@ def record_prompts() -> None:
     on = {"split": "validation"}
     words = {"words": "negative / positive"}
     for order in itertools.permutations(range(4)):
-        record(f"{MODULE}:example_orders", **words, order=list(order), seed=0, **on)
+        record("example_orders", **words, order=list(order), seed=0, **on)
     for cell in grid_cells():
-        record(f"{MODULE}:prompt_grid", **cell, **on)
+        record("prompt_grid", **cell, **on)
     for form in FORMS:
-        record(f"{MODULE}:answer_form", form=form, **on)
+        record("answer_form", form=form, **on)
     for seed, labels in itertools.product(range(2), map("".join, itertools.product("NP", repeat=4))):
-        record(f"{MODULE}:label_balance", **words, labels=labels, seed=seed, **on)
+        record("label_balance", **words, labels=labels, seed=seed, **on)
     for way, draws in WAYS.items():
         for seed in range(draws):
-            record(f"{MODULE}:examples_chosen", way=way, seed=seed, **on)
+            record("examples_chosen", way=way, seed=seed, **on)
 
 
 def record_learned() -> None:
     """Record the learned prompts: five learning rates each on validation; at the best another seed, and more steps."""
     names = ("prompt_tuning", "prefix_tuning")
     for rate, name in itertools.product(RATES, names):
-        record(f"{MODULE}:{name}", learning_rate=rate, seed=0, **STEPS)
+        record(name, learning_rate=rate, seed=0, **STEPS)
     for name in names:
         rate = best_rate(name, **STEPS)
         for seed in SEEDS[1:]:
-            record(f"{MODULE}:{name}", learning_rate=rate, seed=seed, **STEPS)
-        record(f"{MODULE}:{name}", learning_rate=rate, seed=0, **LONG)
-
-
-def targets(run: Run) -> list[int]:
-    """The right answers of a recorded run, read anew from the tickets: intents where prompts were learned."""
-    if run.experiment.endswith("_tuning"):
-        return list(corpora.tickets("test")["intent"])
-    return sentiment_tickets(run.settings["split"])[1]
+            record(name, learning_rate=rate, seed=seed, **STEPS)
+        record(name, learning_rate=rate, seed=0, **LONG)
 
 
 def record_all() -> None:
     """Record every run that notebook 03 draws from and that is not there yet."""
     record_prompts()
     record_learned()
-
-
-if __name__ == "__main__":
-    record_all()

@@ -19,13 +19,12 @@ import torch
 from torch.nn import functional as F
 from transformers import DynamicCache, StoppingCriteriaList, StopStringCriteria
 
-from . import corpora
-from .evaluation import Accuracy
-from .experiments import ALL_LINEAR
-from .lora import add_lora, load_lora, merge_lora, save_lora
-from .models import cache_directory, load_base
-from .prompting import pad_right
-from .reasoning import (
+from lessonlib import corpora
+from lessonlib.evaluation import Accuracy
+from lessonlib.lora import add_lora, load_lora, merge_lora, save_lora
+from lessonlib.models import cache_directory, load_base
+from lessonlib.prompting import pad_right
+from lessonlib.reasoning import (
     ProgramRejected,
     Search,
     TextProposer,
@@ -45,11 +44,13 @@ from .reasoning import (
     step_by_step_prompt,
     write_chains,
 )
-from .reasoning.chains import STOPS
-from .reasoning.search import TARGET, Move, State, written
-from .runs import Run, load_runs, record
-from .session import seed_everything
-from .training import fit
+from lessonlib.reasoning.chains import STOPS
+from lessonlib.reasoning.search import TARGET, Move, State, written
+from lessonlib.runs import Run, load_runs
+from lessonlib.training import fit, seed_everything
+
+from .registry import experiment, record
+from .tickets import ALL_LINEAR
 
 # --- prompts: five kinds of questions, four ways to ask --------------------------------------------------------------
 
@@ -64,6 +65,19 @@ TICKET_CHAINS = {
     "T0410": "The customer says that the money has not come, without praise and without blame.",
 }
 SHOTS = len(TICKET_CHAINS)
+
+
+def _every_hand_solved(run: Run) -> list[int]:
+    return [1] * len(hands("test"))
+
+
+def _answers_of_kind(run: Run) -> list[int]:
+    _, asked, choices = questions(run.settings["kind"])
+    return [_right(item, these) for item, these in zip(asked, choices)]
+
+
+def _answers_of_problems(run: Run) -> list[int]:
+    return [row["answer"] for row in problems("test", run.settings["most_steps"])]
 
 
 def questions(kind: str) -> tuple[list[Worked], list[Worked], list[list[str] | None]]:
@@ -163,6 +177,7 @@ def write_behind(model, tokenizer, prefix: str, prompts: Sequence[str], most_tok
     return [texts[row] for row in range(len(prompts))]
 
 
+@experiment(right_answers=_answers_of_kind)
 def prompted(kind: str, way: str, count: int, most_tokens: int) -> dict:
     """The model as it comes, asked the first `count` test questions of a kind in one of the ways; greedy decoding.
 
@@ -305,6 +320,7 @@ def _ready(model):
 MOST_TOKENS = {"chain": 90, "answer": 8, "program": 90}
 
 
+@experiment(right_answers=_answers_of_problems)
 def tuned(
     target: str, seed: int, most_steps: int, r: int, learning_rate: float, steps: int, batch_size: int
 ) -> dict:
@@ -392,6 +408,7 @@ def _holds(a: str, sign: str, b: str, c: str) -> bool:
 # --- votes -----------------------------------------------------------------------------------------------------------
 
 
+@experiment(right_answers=_answers_of_problems)
 def votes(k: int, temperature: float, count: int, most_steps: int, **training) -> dict:
     """The chain-tuned model, `k` sampled chains a problem, put to the vote; each sampled answer is kept.
 
@@ -486,6 +503,7 @@ def traces(count: int, seed: int) -> list[tuple[str, str]]:
     return pairs[:count]
 
 
+@experiment(right_answers=_every_hand_solved)
 def game_of_24(proposer: str, count: int, **settings) -> dict:
     """The first `count` held-out hands, played by one of PROPOSERS.
 
@@ -568,7 +586,6 @@ def _first_lines(texts: list[Written]) -> list[str]:
 
 # --- which runs are recorded -----------------------------------------------------------------------------------------
 
-MODULE = "lessonlib.experiments_reasoning"
 TARGETS = ("chain", "answer", "program")
 RATES = (2e-3, 1e-3)
 SEEDS = (0,)
@@ -595,34 +612,19 @@ def prompt_runs() -> dict[str, dict[str, Run]]:
     return {kind: {way: load_runs("prompted", kind=kind, way=way)[0] for way in WAYS} for kind in KINDS}
 
 
-def targets(run: Run) -> list[int]:
-    """The right answers of a recorded run, read anew from the data."""
-    experiment = run.experiment.rpartition(":")[2]
-    if experiment == "game_of_24":
-        return [1] * len(hands("test"))
-    if experiment == "prompted":
-        _, asked, choices = questions(run.settings["kind"])
-        return [_right(item, these) for item, these in zip(asked, choices)]
-    return [row["answer"] for row in problems("test", run.settings["most_steps"])]
-
-
 def record_all() -> None:
     """Record every run of 04 that is not there yet."""
     for target in TARGETS:
         for rate in RATES:
-            record(f"{MODULE}:tuned", target=target, seed=0, learning_rate=rate, **TUNED)
-    record(f"{MODULE}:votes", **VOTES, **TUNED, seed=0)
+            record("tuned", target=target, seed=0, learning_rate=rate, **TUNED)
+    record("votes", **VOTES, **TUNED, seed=0)
     for proposer in PROPOSERS[:2]:
-        record(f"{MODULE}:game_of_24", proposer=proposer, count=GAME["count"])
-    record(f"{MODULE}:game_of_24", proposer=PROPOSERS[2], **GAME, **SAMPLING)
-    record(f"{MODULE}:game_of_24", proposer=PROPOSERS[3], **GAME)
+        record("game_of_24", proposer=proposer, count=GAME["count"])
+    record("game_of_24", proposer=PROPOSERS[2], **GAME, **SAMPLING)
+    record("game_of_24", proposer=PROPOSERS[3], **GAME)
     for kind, way in itertools.product(KINDS, WAYS):
         most_tokens = 100 if kind == "arithmetic" else 60
-        record(f"{MODULE}:prompted", kind=kind, way=way, count=COUNTS.get(kind, 60), most_tokens=most_tokens)
+        record("prompted", kind=kind, way=way, count=COUNTS.get(kind, 60), most_tokens=most_tokens)
     for target in TARGETS:
         for seed in SEEDS[1:]:
-            record(f"{MODULE}:tuned", target=target, seed=seed, learning_rate=best_rate(target), **TUNED)
-
-
-if __name__ == "__main__":
-    record_all()
+            record("tuned", target=target, seed=seed, learning_rate=best_rate(target), **TUNED)

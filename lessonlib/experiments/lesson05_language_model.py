@@ -11,11 +11,11 @@ from itertools import zip_longest
 
 import torch
 
-from . import corpora
-from .classification import LabelTask, label_loss
-from .evaluation import Accuracy, accuracy
-from .experiments import ALL_LINEAR, tickets_task
-from .language_model_pruning import (
+from lessonlib import corpora
+from lessonlib.evaluation import Accuracy, accuracy
+from lessonlib.lora import add_lora, load_lora, merge_lora, save_lora
+from lessonlib.models import cache_directory, load_base
+from lessonlib.pruning.language_model import (
     every_head,
     head_importance,
     layer_influence,
@@ -26,11 +26,12 @@ from .language_model_pruning import (
     without_layers,
     without_small_weights,
 )
-from .lora import add_lora, load_lora, merge_lora, save_lora
-from .models import cache_directory, load_base
-from .runs import Run, load_runs, record
-from .session import seed_everything
-from .training import fit
+from lessonlib.runs import load_runs
+from lessonlib.training import fit, seed_everything
+from lessonlib.training.labels import LabelTask, label_loss
+
+from .registry import experiment, record
+from .tickets import ALL_LINEAR, test_intents, tickets_task
 
 TEXTS = 64  # test tickets that judge a run: enough for what is asked, whether much is lost or little
 
@@ -91,6 +92,7 @@ def _measured(model, tokenizer, tasks=("intent",)) -> dict:
 # --- taking parts out --------------------------------------------------------------------------------------------------
 
 
+@experiment(right_answers=test_intents)
 def importances(texts: int) -> dict:
     """Each head's importance to either task, on as many training tickets, and on each half of them by itself."""
     model, tokenizer = tuned_model()
@@ -114,6 +116,7 @@ def recorded_importance(task: str) -> torch.Tensor:
     return (torch.tensor(kept[f"{task}, first half"]) + torch.tensor(kept[f"{task}, second half"])) / 2
 
 
+@experiment(right_answers=test_intents)
 def heads_removed(share: float, order: str) -> dict:
     """A share of the query heads silent: the least important to a task ("intent", "sentiment"), or "random" ones."""
     model, tokenizer = tuned_model()
@@ -126,6 +129,7 @@ def heads_removed(share: float, order: str) -> dict:
         return _measured(model, tokenizer) | {"removed": len(heads)}
 
 
+@experiment(right_answers=test_intents)
 def layers_removed(count: int, order: str) -> dict:
     """Layers left out: those of the least "influence", or the "deepest" but for the very last one."""
     model, tokenizer = tuned_model()
@@ -139,6 +143,7 @@ def layers_removed(count: int, order: str) -> dict:
         return _measured(model, tokenizer) | {"layers": layers}
 
 
+@experiment(right_answers=test_intents)
 def weights_removed(share: float) -> dict:
     """The smallest weights of each matrix in the layers at zero."""
     model, tokenizer = tuned_model()
@@ -148,16 +153,10 @@ def weights_removed(share: float) -> dict:
 
 # --- which runs are recorded -----------------------------------------------------------------------------------------
 
-MODULE = "lessonlib.experiments_language_model_pruning"
 IMPORTANCES = {"texts": 64}
 HEADS = ((0.4, "intent"), (0.4, "random"), (0.2, "intent"))
 LAYERS = ((8, "influence"), (2, "influence"))
 SPARSITIES = (0.5, 0.3)
-
-
-def targets(run: Run) -> list[int]:
-    """The right answers of a recorded run, read anew from the test tickets."""
-    return list(corpora.tickets("test")["intent"])
 
 
 def sweeps() -> list[list[tuple[str, dict]]]:
@@ -171,11 +170,7 @@ def sweeps() -> list[list[tuple[str, dict]]]:
 
 def record_all() -> None:
     """Record every run that is not there yet, the sweeps in turns."""
-    record(f"{MODULE}:importances", **IMPORTANCES)
+    record("importances", **IMPORTANCES)
     for turn in zip_longest(*sweeps()):
-        for experiment, settings in filter(None, turn):
-            record(f"{MODULE}:{experiment}", **settings)
-
-
-if __name__ == "__main__":
-    record_all()
+        for name, settings in filter(None, turn):
+            record(name, **settings)

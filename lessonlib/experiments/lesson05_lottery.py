@@ -5,16 +5,15 @@ prunes a fifth of what is left, so the sparsities are the same in all runs. The 
 which the dense network did best on training images held out of its training; no test image took part in the choice.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy import stats
 
-from . import digits
-from .evaluation import Accuracy
-from .progress import Bar
-from .pruning import (
+from lessonlib.corpora import digits
+from lessonlib.display import Bar
+from lessonlib.evaluation import Accuracy
+from lessonlib.pruning import (
     Masks,
     gradient_times_weight,
     holding,
@@ -27,7 +26,9 @@ from .pruning import (
     smallest_of_all,
     snapshot,
 )
-from .runs import Run, load_runs, record
+from lessonlib.runs import Run, load_runs
+
+from .registry import experiment, record
 
 ROUNDS, SHARE = 17, 0.2
 NINETY = 11  # the first round after which more than 90 % of the weights are gone
@@ -35,6 +36,14 @@ RATE = {"mnist1d": 5e-3, "digits": 2e-2}  # the best on validation images, see `
 HIGH_RATE = 2e-2  # four times as much as suits MNIST-1D
 SEEDS = (0, 1, 2, 3, 4)
 STEPS = {"mnist1d": 600, "digits": 300}  # of training, for each network
+
+
+def _held_out_classes(run: Run) -> list[int]:
+    return held_out(run.settings["data"])[1].y.tolist()
+
+
+def _test_classes(run: Run) -> list[int]:
+    return digits.SETS[run.settings["data"]]("test").y.tolist()
 
 
 def trainer(data: str, seed: int, learning_rate: float) -> Callable:
@@ -60,6 +69,7 @@ def held_out(data: str) -> tuple[digits.Images, digits.Images]:
     return digits.Images(images.x[:n], images.y[:n]), digits.Images(images.x[n:], images.y[n:])
 
 
+@experiment(right_answers=_held_out_classes)
 def learning_rate_trial(data: str, learning_rate: float, seed: int) -> dict:
     """The dense network at one learning rate, judged by training images that it has not seen: no test image is used."""
     images, unseen = held_out(data)
@@ -92,6 +102,7 @@ def controls(
     return results
 
 
+@experiment(right_answers=_test_classes)
 def lottery(data: str, seed: int, learning_rate: float, rounds: int, share: float) -> dict:
     """Winning tickets round by round, and the three controls beside the dense network and every second ticket."""
     network, train = _network(data, seed), trainer(data, seed, learning_rate)
@@ -128,6 +139,7 @@ def compared_rounds(rounds: int) -> list[int]:
     return [0, *range(1, rounds + 1, 2)]
 
 
+@experiment(right_answers=_test_classes)
 def rewound(data: str, seed: int, learning_rate: float, rounds: int, share: float, steps: int) -> dict:
     """Tickets that go back not to the start, but to the weights after some steps of training."""
     network = _network(data, seed)
@@ -135,12 +147,14 @@ def rewound(data: str, seed: int, learning_rate: float, rounds: int, share: floa
     return _rounds(data, seed, learning_rate, rounds, share, network=network)
 
 
+@experiment(right_answers=_test_classes)
 def by_gradient(data: str, seed: int, learning_rate: float, rounds: int, share: float) -> dict:
     """Tickets whose weights are chosen by |gradient × weight| on the training images, not by their size."""
     score = gradient_times_weight(digits.SETS[data]("train"))
     return _rounds(data, seed, learning_rate, rounds, share, score=score)
 
 
+@experiment(right_answers=_test_classes)
 def across_layers(data: str, seed: int, learning_rate: float, rounds: int, share: float) -> dict:
     """Tickets from the smallest weights of the whole network, whatever layer they are in."""
     return _rounds(data, seed, learning_rate, rounds, share, prune=smallest_of_all)
@@ -179,7 +193,6 @@ def _results(data: str, tickets, compared: list[int], beside: dict) -> dict:
 
 # --- which runs are recorded -----------------------------------------------------------------------------------------
 
-MODULE = "lessonlib.experiments_pruning"
 SCHEDULE, SHORTER = {"rounds": ROUNDS, "share": SHARE}, {"rounds": NINETY, "share": SHARE}
 LATE_STEPS = 30
 TRIED = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2)
@@ -210,26 +223,6 @@ def curves(experiment: str = "lottery", **settings) -> tuple[list[float], dict[s
     }
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean of the seeds' values, and its 95 % interval by Student's t: (mean, low, high). One value has no width.
-
-    >>> [round(x, 3) for x in mean_interval([0.60, 0.62, 0.64])]
-    [0.62, 0.57, 0.67]
-    """
-    mean, n = float(np.mean(values)), len(values)
-    if n == 1:
-        return mean, mean, mean
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5)
-    return mean, mean - half, mean + half
-
-
-def targets(run: Run) -> list[int]:
-    """The right answers of a recorded run, read anew from its set."""
-    if run.experiment.endswith(":learning_rate_trial"):
-        return held_out(run.settings["data"])[1].y.tolist()
-    return digits.SETS[run.settings["data"]]("test").y.tolist()
-
-
 def record_all() -> None:
     """Record every run of 05's first half that is not there yet."""
     asked = [
@@ -242,10 +235,6 @@ def record_all() -> None:
     others = {"data": "mnist1d", "learning_rate": RATE["mnist1d"], **SHORTER}
     asked += [("rewound", {"steps": LATE_STEPS, **others})]
     asked += [(way, others) for way in ("across_layers", "by_gradient")]
-    for experiment, settings in asked:
+    for name, settings in asked:
         for seed in SEEDS:
-            record(f"{MODULE}:{experiment}", seed=seed, **settings)
-
-
-if __name__ == "__main__":
-    record_all()
+            record(name, seed=seed, **settings)

@@ -9,16 +9,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from . import corpora
-from .experiments_adapters import train_and_judge
-from .models import load_base
-from .runs import Run, best_on_validation, load_runs, record
-from .session import seed_everything
-from .subspace import add_subspace
+from lessonlib.models import load_base
+from lessonlib.pruning.subspace import add_subspace
+from lessonlib.runs import Run, best_on_validation, load_runs
+from lessonlib.training import seed_everything
+
+from .registry import experiment, record
+from .tickets import test_intents, train_and_judge
 
 LAST = 8  # layers that move: what stands below them needs no backward pass
 
 
+@experiment(right_answers=test_intents)
 def subspace(d: int, rate: float, seed: int, steps: int, batch_size: int) -> dict:
     """The last eight layers' matrices, 28.3 million weights, moved through d numbers on the tickets' intents.
 
@@ -30,6 +32,7 @@ def subspace(d: int, rate: float, seed: int, steps: int, batch_size: int) -> dic
     return train_and_judge(model, tokenizer, "intent", seed, rate / d**0.5, steps, batch_size)
 
 
+@experiment(right_answers=test_intents)
 def every_weight(learning_rate: float, seed: int, steps: int, batch_size: int) -> dict:
     """The same matrices, each weight free to move: what the subspaces are held to."""
     seed_everything(seed)
@@ -64,7 +67,6 @@ class FreeLinear(nn.Module):
 
 # --- which runs are recorded -----------------------------------------------------------------------------------------
 
-MODULE = "lessonlib.experiments_subspace"
 TRAINING = {"steps": 60, "batch_size": 16}
 DIMENSIONS = (1000, 10_000, 100_000, 300_000, 1_000_000)
 SEEDS = (0, 1)
@@ -91,21 +93,12 @@ def chosen(experiment: str, **settings) -> list[Run]:
     return load_runs(experiment, **best_rate(experiment), **settings, **TRAINING)
 
 
-def targets(run: Run) -> list[int]:
-    """The right answers of a recorded run, read anew from the test tickets."""
-    return list(corpora.tickets("test")["intent"])
-
-
 def record_all() -> None:
     """Record every run that is not there yet: the trials, then every d and full training at the rate that won."""
-    for experiment, (common, name, rates) in TRIALS.items():
+    for way, (common, setting, rates) in TRIALS.items():
         for rate in rates:
-            record(f"{MODULE}:{experiment}", seed=0, **{name: rate}, **common, **TRAINING)
+            record(way, seed=0, **{setting: rate}, **common, **TRAINING)
     for seed in SEEDS:
-        record(f"{MODULE}:every_weight", seed=seed, **best_rate("every_weight"), **TRAINING)
+        record("every_weight", seed=seed, **best_rate("every_weight"), **TRAINING)
         for d in DIMENSIONS:
-            record(f"{MODULE}:subspace", d=d, seed=seed, **best_rate("subspace"), **TRAINING)
-
-
-if __name__ == "__main__":
-    record_all()
+            record("subspace", d=d, seed=seed, **best_rate("subspace"), **TRAINING)

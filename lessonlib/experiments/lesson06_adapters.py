@@ -2,86 +2,41 @@
 
 All train on the shorter tickets (a step then takes half the time) and are scored on all test tickets. Learning rates
 are chosen on the validation tickets, by the same number of trials for every width and placement.
-`python -m lessonlib.experiments_adapters` records what is missing; it resumes where it was stopped.
+`python -m lessonlib.experiments lesson06_adapters` records what is missing; it resumes where it was stopped.
 """
 
 import functools
 
-import torch
-from torch import nn
 from torch.nn import functional as F
 
-from . import corpora
-from .adapters import (
+from lessonlib import corpora
+from lessonlib.adapters import (
     Bottleneck,
     NearIdentity,
     add_adapters,
     add_adapters_after_feed_forward,
     train_layer_norms,
 )
-from .classification import LabelTask
-from .evaluation import Accuracy, text_logits
-from .models import load_base
-from .runs import Run, best_on_validation, load_runs, record
-from .session import seed_everything
-from .training import fit
+from lessonlib.models import load_base
+from lessonlib.runs import Run, best_on_validation, load_runs
+from lessonlib.training import seed_everything
 
-# The column of the tickets, the names of its classes, and what the prompt calls it.
-TASKS = {
-    "intent": (corpora.INTENTS, "Topic"),
-    "sentiment": (corpora.SENTIMENTS, "Sentiment"),
-    "urgency": (corpora.URGENCIES, "Urgency"),
-}
-SHORT = 180  # characters: three fifths of the training tickets
-VALIDATION = 100  # tickets on which learning rates are chosen
+from .registry import experiment, record
+from .tickets import TASKS, scores, ticket_task, train_and_judge
 
 
-def ticket_task(tokenizer, name: str = "intent") -> LabelTask:
-    """One of the three tasks. The words to choose from are not listed in the prompt, which saves a third of the time."""
-    labels, heading = TASKS[name]
-    words = [corpora.WORDS.get(label, label) for label in labels]
-    return LabelTask(tokenizer, labels, words, template=f"Ticket: {{text}}\n{heading}:")
+def _labels_of_task(run: Run) -> list[int]:
+    return list(corpora.tickets("test")[run.results["task"]])
 
 
-def short_tickets(task: str = "intent", longest: int = SHORT) -> tuple[list[str], list[int]]:
-    """Texts and labels of the training tickets of at most so many characters."""
-    rows = corpora.tickets("train")
-    pairs = [(text, label) for text, label in zip(rows["text"], rows[task]) if len(text) <= longest]
-    return [text for text, _ in pairs], [label for _, label in pairs]
-
-
-def judged(model: nn.Module, task: LabelTask, texts, targets) -> tuple[Accuracy, float]:
-    """Accuracy, and the mean loss among the labels in nats, which also sees how sure a wrong answer is."""
-    logits = text_logits(model, task, texts)
-    loss = F.cross_entropy(logits, torch.tensor(list(targets))).item()
-    return Accuracy(logits.argmax(-1).tolist(), list(targets)), loss
-
-
-def scores(model: nn.Module, task: LabelTask, name: str = "intent") -> dict:
-    """What a run keeps of validation and test tickets, `name` being their column."""
-    validation, test = corpora.tickets("validation").select(range(VALIDATION)), corpora.tickets("test")
-    tried, tried_loss = judged(model, task, validation["text"], validation[name])
-    score, loss = judged(model, task, test["text"], test[name])
-    losses = {"validation_loss": round(tried_loss, 4), "test_loss": round(loss, 4)}
-    return {"score": score, "validation": tried.value} | losses
-
-
-def train_and_judge(
-    model: nn.Module, tokenizer, task: str, seed: int, learning_rate: float, steps: int, batch_size: int
-) -> dict:
-    """Train what is trainable on the shorter tickets; the results of a run on validation and test tickets."""
-    labelled = ticket_task(tokenizer, task)
-    batches = labelled.training_batches(*short_tickets(task), steps=steps, batch_size=batch_size, seed=seed)
-    history = fit(model, batches, learning_rate=learning_rate)
-    return {"task": task} | scores(model, labelled, task) | history.results()
-
-
+@experiment(right_answers=_labels_of_task)
 def no_adapter(task: str = "intent") -> dict:
     """The base model as it comes."""
     model, tokenizer = load_base()
     return {"task": task} | scores(model, ticket_task(tokenizer, task), task)
 
 
+@experiment(right_answers=_labels_of_task)
 def houlsby(m: int, seed: int, task: str = "intent", **training) -> dict:
     """Adapters behind attention and behind the feed-forward part. training: learning_rate, steps, batch_size."""
     seed_everything(seed)
@@ -89,6 +44,7 @@ def houlsby(m: int, seed: int, task: str = "intent", **training) -> dict:
     return train_and_judge(add_adapters(model, m), tokenizer, task, seed, **training)
 
 
+@experiment(right_answers=_labels_of_task)
 def pfeiffer(m: int, seed: int, **training) -> dict:
     """Adapters behind the feed-forward part only."""
     seed_everything(seed)
@@ -96,6 +52,7 @@ def pfeiffer(m: int, seed: int, **training) -> dict:
     return train_and_judge(add_adapters_after_feed_forward(model, m), tokenizer, "intent", seed, **training)
 
 
+@experiment(right_answers=_labels_of_task)
 def norms_alone(seed: int, **training) -> dict:
     """Only the gains of the layer norms train."""
     seed_everything(seed)
@@ -103,6 +60,7 @@ def norms_alone(seed: int, **training) -> dict:
     return train_and_judge(train_layer_norms(model), tokenizer, "intent", seed, **training)
 
 
+@experiment(right_answers=_labels_of_task)
 def houlsby_and_norms(m: int, seed: int, **training) -> dict:
     """Adapters at both places and the layer norms, as in the paper."""
     seed_everything(seed)
@@ -110,6 +68,7 @@ def houlsby_and_norms(m: int, seed: int, **training) -> dict:
     return train_and_judge(train_layer_norms(add_adapters(model, m)), tokenizer, "intent", seed, **training)
 
 
+@experiment(right_answers=_labels_of_task)
 def houlsby_started(std: float, m: int, seed: int, **training) -> dict:
     """Adapters whose two matrices start at random, at this scale."""
     seed_everything(seed)
@@ -145,6 +104,7 @@ class LinearBottleneck(Bottleneck):
 BETWEEN = {"GELU": Bottleneck, "ReLU": ReLUBottleneck, "nothing": LinearBottleneck}
 
 
+@experiment(right_answers=_labels_of_task)
 def houlsby_between(between: str, m: int, seed: int, **training) -> dict:
     """Adapters with another function, or none, between their two layers."""
     seed_everything(seed)
@@ -156,7 +116,6 @@ def houlsby_between(between: str, m: int, seed: int, **training) -> dict:
 
 # --- which runs are recorded -----------------------------------------------------------------------------------------
 
-MODULE = "lessonlib.experiments_adapters"
 WIDTHS = (8, 16, 32, 64, 128, 256)
 TWICE = (8, 64, 256)  # widths with a second seed
 RATES = (1e-3, 3e-3)
@@ -179,20 +138,15 @@ def chosen(experiment: str, **settings) -> list[Run]:
     return load_runs(experiment, learning_rate=best_rate(experiment, **settings), **settings)
 
 
-def targets(run: Run) -> list[int]:
-    """The right answers of a recorded run, read anew from the test tickets."""
-    return list(corpora.tickets("test")[run.results["task"]])
-
-
 def _trials(experiment: str, rates=RATES, seed: int = 0, **settings) -> None:
     for rate in rates:
-        record(f"{MODULE}:{experiment}", learning_rate=rate, seed=seed, **settings, **TRAINING)
+        record(experiment, learning_rate=rate, seed=seed, **settings, **TRAINING)
 
 
 def record_all() -> None:
     """Record every run that the notebook draws from and that is not there yet."""
     for task in TASKS:
-        record(f"{MODULE}:no_adapter", task=task)
+        record("no_adapter", task=task)
     for m in WIDTHS:
         _trials("houlsby", m=m, task="intent")
     _trials("houlsby", (TOO_HIGH,), m=64, task="intent")
@@ -209,7 +163,3 @@ def record_all() -> None:
         _trials("houlsby", (rate,), m=64, task=task)
     _trials("norms_alone", (NORM_RATE,))
     _trials("houlsby_and_norms", (rate,), m=64)
-
-
-if __name__ == "__main__":
-    record_all()

@@ -1,7 +1,7 @@
 """Where LoRA works and where it is said to fail, measured in notebook 07: seven places, each before and after training.
 
 A place is what to learn (prompts with their completions), how to judge a model on rows that training never saw, and
-the right answers of these rows. Rates are not tuned. `python -m lessonlib.experiments_places` records what is missing;
+the right answers of these rows. Rates are not tuned. `python -m lessonlib.experiments lesson07_places` records what is missing;
 it resumes where it was stopped.
 """
 
@@ -15,20 +15,25 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from . import corpora
-from .evaluation import Accuracy
-from .experiments import ALL_LINEAR
-from .experiments_reasoning import completion_loss, lessons, write_behind
-from .lora import add_lora, merge_lora
-from .models import load_base
-from .prompting import pad_right
-from .reasoning import final_number
-from .runs import Run, load_runs, record
-from .session import seed_everything
-from .training import fit
+from lessonlib import corpora
+from lessonlib.evaluation import Accuracy
+from lessonlib.lora import add_lora, merge_lora
+from lessonlib.models import load_base
+from lessonlib.prompting import pad_right
+from lessonlib.reasoning import final_number
+from lessonlib.runs import Run, load_runs
+from lessonlib.training import fit, seed_everything
+
+from .lesson04_reasoning import completion_loss, lessons, write_behind
+from .registry import experiment, record
+from .tickets import ALL_LINEAR
 
 Pairs = Sequence[tuple[str, str]]
 SHORT = 120  # characters: the training tickets that are quick to train on
+
+
+def _right_at_place(run: Run) -> list:
+    return PLACES["new facts" if "finder" in run.settings else run.settings["place"]].right()
 
 
 @dataclass(frozen=True)
@@ -242,6 +247,7 @@ def _judge_facts(model, tokenizer) -> tuple[list, dict]:
 FINDERS = ("words", "the right one")
 
 
+@experiment(right_answers=_right_at_place)
 def looked_up(finder: str) -> dict:
     """The model as it comes, with one fact of the handbook in front of each of the 80 questions, and told to use it.
 
@@ -343,6 +349,7 @@ PLACES = {
 }
 
 
+@experiment(right_answers=_right_at_place)
 def place(place: str, r: int, learning_rate: float, steps: int, batch_size: int, seed: int) -> dict:
     """One of PLACES before and after LoRA on all linear layers, alpha twice the rank."""
     here = PLACES[place]
@@ -370,7 +377,6 @@ def _judged(here: Place, model, tokenizer) -> tuple[list, dict]:
 
 # --- which runs are recorded -----------------------------------------------------------------------------------------
 
-MODULE = "lessonlib.experiments_places"
 R, RATE, SEED = 8, 2e-3, 0
 STEPS = {
     "vocabulary": (45, 8),
@@ -394,19 +400,10 @@ def before(run: Run) -> Accuracy:
     return Accuracy(run.results["before"], run.score["targets"])
 
 
-def targets(run: Run) -> list:
-    """The right answers of a recorded run, read anew from the data."""
-    return PLACES["new facts" if "finder" in run.settings else run.settings["place"]].right()
-
-
 def record_all() -> None:
     """Record every run that the notebook draws from and that is not there yet."""
     for name, (steps, batch_size) in STEPS.items():
         settings = {"steps": steps, "batch_size": batch_size, "seed": SEED}
-        record(f"{MODULE}:place", place=name, r=R, learning_rate=RATE, **settings)
+        record("place", place=name, r=R, learning_rate=RATE, **settings)
     for finder in FINDERS:
-        record(f"{MODULE}:looked_up", finder=finder)
-
-
-if __name__ == "__main__":
-    record_all()
+        record("looked_up", finder=finder)

@@ -7,30 +7,24 @@ runs` records what is missing; it resumes where it was stopped.
 
 import torch
 
-from . import corpora
-from .classification import LabelTask
-from .evaluation import Accuracy, accuracy, rank_holding, training_bytes
-from .lora import add_lora
-from .models import load_base
-from .runs import Run, best_on_validation, load_runs, record
-from .session import seed_everything
-from .training import fit
+from lessonlib import corpora
+from lessonlib.evaluation import Accuracy, accuracy, rank_holding, training_bytes
+from lessonlib.lora import add_lora
+from lessonlib.models import load_base
+from lessonlib.runs import Run
+from lessonlib.training import fit, seed_everything
+from lessonlib.training.labels import LabelTask
+
+from .registry import experiment, record
+from .tickets import ALL_LINEAR, test_intents, tickets_task
+from .trials import best_rate, chosen
 
 RANKS = (8, 1, 64)
-ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LORA_RATES = (1e-3, 2e-3, 4e-3)
 FULL_RATES = (2e-5, 5e-5, 1e-4)
 SEEDS = (0, 1)
 FULL_SEEDS = (0,)  # one run takes seven minutes: the line of full fine-tuning is a single seed
 SPECTRUM_OF = "model.layers.{}.self_attn.q_proj"
-
-
-def tickets_task(tokenizer, labels: list[str] | None = None) -> LabelTask:
-    """The tickets' intents (or labels of your own) as the words that the model is to say, all named in the prompt."""
-    labels = labels or corpora.INTENTS
-    words = [corpora.WORDS.get(name, name) for name in labels]
-    template = f"Topics: {', '.join(words)}.\nTicket: {{text}}\nTopic:"
-    return LabelTask(tokenizer, labels, words, template=template)
 
 
 def _score(model, task: LabelTask, split: str) -> Accuracy:
@@ -52,6 +46,7 @@ def _train_and_score(
     return scores | history.results() | {"bytes": training_bytes(model)}
 
 
+@experiment(right_answers=test_intents)
 def zero_shot() -> dict:
     """The base model as it comes, asked for the topic."""
     model, tokenizer = load_base()
@@ -59,6 +54,7 @@ def zero_shot() -> dict:
     return {"score": _score(model, task, "test"), "validation": _score(model, task, "validation").value}
 
 
+@experiment(right_answers=test_intents)
 def lora(r: int, alpha: float, targets: list[str], seed: int, **training) -> dict:
     """LoRA on the tickets' intents. training: learning_rate, steps, batch_size."""
     seed_everything(seed)
@@ -67,6 +63,7 @@ def lora(r: int, alpha: float, targets: list[str], seed: int, **training) -> dic
     return _train_and_score(model, tokenizer, seed=seed, **training)
 
 
+@experiment(right_answers=test_intents)
 def full_fine_tuning(seed: int, **training) -> dict:
     """All weights trained in float32 (bfloat16 weights would swallow the small steps); the spectrum of what changed."""
     seed_everything(seed)
@@ -87,6 +84,7 @@ def full_fine_tuning(seed: int, **training) -> dict:
     return results
 
 
+@experiment(right_answers=test_intents)
 def word_counts() -> dict:
     """The baseline that any language model has to beat: TF-IDF and logistic regression, C chosen on validation."""
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -113,19 +111,8 @@ def word_counts() -> dict:
 
 # --- which runs are recorded -----------------------------------------------------------------------------------------
 
-MODULE = "lessonlib.experiments"
 LORA = {"targets": ALL_LINEAR, "steps": 120, "batch_size": 8}
 FULL = {"steps": 120, "batch_size": 8}
-
-
-def best_rate(experiment: str, **settings) -> float:
-    """The learning rate with the best validation accuracy among the recorded trials (seed 0)."""
-    return best_on_validation(load_runs(experiment, seed=0, **settings)).settings["learning_rate"]
-
-
-def chosen(experiment: str, **settings) -> list[Run]:
-    """The recorded runs, all seeds, at the learning rate that won on validation."""
-    return load_runs(experiment, learning_rate=best_rate(experiment, **settings), **settings)
 
 
 def rank_runs() -> list[Run]:
@@ -133,24 +120,19 @@ def rank_runs() -> list[Run]:
     return [run for r in RANKS for run in chosen("lora", r=r, **LORA)]
 
 
-def targets(run: Run) -> list[int]:
-    """The right answers of a recorded run, read anew from the test tickets."""
-    return list(corpora.tickets("test")["intent"])
-
-
 def record_all() -> None:
     """Record every run that the notebooks draw from and that is not there yet."""
-    record(f"{MODULE}:zero_shot")
-    record(f"{MODULE}:word_counts")
+    record("zero_shot")
+    record("word_counts")
     for r in RANKS:
         for rate in LORA_RATES:
-            record(f"{MODULE}:lora", r=r, alpha=2 * r, learning_rate=rate, seed=0, **LORA)
+            record("lora", r=r, alpha=2 * r, learning_rate=rate, seed=0, **LORA)
     for rate in FULL_RATES:
-        record(f"{MODULE}:full_fine_tuning", learning_rate=rate, seed=0, **FULL)
+        record("full_fine_tuning", learning_rate=rate, seed=0, **FULL)
     for seed in SEEDS[1:]:
         for r in RANKS:
             rate = best_rate("lora", r=r, **LORA)
-            record(f"{MODULE}:lora", r=r, alpha=2 * r, learning_rate=rate, seed=seed, **LORA)
+            record("lora", r=r, alpha=2 * r, learning_rate=rate, seed=seed, **LORA)
     for seed in FULL_SEEDS[1:]:
         rate = best_rate("full_fine_tuning", **FULL)
-        record(f"{MODULE}:full_fine_tuning", learning_rate=rate, seed=seed, **FULL)
+        record("full_fine_tuning", learning_rate=rate, seed=seed, **FULL)

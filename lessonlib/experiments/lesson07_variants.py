@@ -2,7 +2,7 @@
 
 Each variant is trained once for every rate; the rate with the best validation accuracy is kept, and only that model
 sees the test set. All are tried on digits that lie on their side, which takes seconds and so allows two seeds, and
-those in ON_TICKETS on short tickets too. `python -m lessonlib.experiments_variants` records what is missing; it resumes
+those in ON_TICKETS on short tickets too. `python -m lessonlib.experiments lesson07_variants` records what is missing; it resumes
 where it was stopped.
 """
 
@@ -10,27 +10,31 @@ import copy
 import functools
 from dataclasses import dataclass, field
 
-from . import corpora
-from .adalora import adalora_loss, adalora_optimizer, add_adalora, ranks
-from .classification import label_loss
-from .digits import Images, digits, score
-from .dora import DoRALinear
-from .experiments import ALL_LINEAR
-from .experiments_adapters import VALIDATION, judged, short_tickets, ticket_task
-from .lora import LoRALinear, add_lora
-from .lora_dropout import DropoutLoRALinear
-from .lora_fa import LoRAFALinear
-from .lora_plus import lora_plus
-from .models import load_base
-from .rslora import RsLoRALinear
-from .runs import Run, load_runs, record
-from .session import seed_everything
-from .tied_lora import tie_lora
-from .training import fit
-from .vision_transformer import VisionTransformer, image_batches, image_loss, turned
+from lessonlib import corpora
+from lessonlib.corpora.digits import Images, digits, score
+from lessonlib.lora import LoRALinear, add_lora
+from lessonlib.lora.adalora import adalora_loss, adalora_optimizer, add_adalora, ranks
+from lessonlib.lora.dora import DoRALinear
+from lessonlib.lora.lora_dropout import DropoutLoRALinear
+from lessonlib.lora.lora_fa import LoRAFALinear
+from lessonlib.lora.lora_plus import lora_plus
+from lessonlib.lora.tied_lora import tie_lora
+from lessonlib.lora.variants import RsLoRALinear
+from lessonlib.models import load_base
+from lessonlib.networks.vision_transformer import VisionTransformer, image_batches, image_loss, turned
+from lessonlib.runs import Run, load_runs
+from lessonlib.training import fit, seed_everything
+from lessonlib.training.labels import label_loss
+
+from .registry import experiment, record
+from .tickets import ALL_LINEAR, VALIDATION, judged, short_tickets, test_intents, ticket_task
 
 ATTENTION, FEED_FORWARD = ALL_LINEAR[:4], ALL_LINEAR[4:]
 LAYERS = 30
+
+
+def _test_digits(run: Run) -> list[int]:
+    return digits("test").y.tolist()
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,7 @@ def training(model, variant: Variant, learning_rate: float) -> dict:
 # --- on tickets ------------------------------------------------------------------------------------------------------
 
 
+@experiment(right_answers=test_intents)
 def variant_of_lora(
     variant: str, learning_rates: list[float], seed: int, steps: int, batch_size: int, longest: int
 ) -> dict:
@@ -173,6 +178,7 @@ def _upright() -> VisionTransformer:
     return model
 
 
+@experiment(right_answers=_test_digits)
 def variant_on_digits(
     variant: str, learning_rates: list[float], seed: int, steps: int, batch_size: int
 ) -> dict:
@@ -208,7 +214,6 @@ def variant_on_digits(
 
 # --- which runs are recorded -----------------------------------------------------------------------------------------
 
-MODULE = "lessonlib.experiments_variants"
 RATES = [1e-3, 3e-3]
 TRAINING = {"steps": 40, "batch_size": 8, "longest": 120}
 ON_TICKETS = (
@@ -244,22 +249,11 @@ def trials(runs: list[Run]) -> dict[float, float]:
     return {rate: sum(values) / len(values) for rate, values in zip(rates, zip(*every))}
 
 
-def targets(run: Run) -> list[int]:
-    """The right answers of a recorded run, read anew from the test tickets or digits."""
-    if run.experiment.endswith("digits"):
-        return digits("test").y.tolist()
-    return list(corpora.tickets("test")["intent"])
-
-
 def record_all() -> None:
     """Record every run that the notebook draws from and that is not there yet."""
     for seed in DIGIT_SEEDS:
         for name in DIGIT_VARIANTS:
             settings = {"learning_rates": DIGIT_RATES, "seed": seed, **DIGIT_TRAINING}
-            record(f"{MODULE}:variant_on_digits", variant=name, **settings)
+            record("variant_on_digits", variant=name, **settings)
     for name in ON_TICKETS:
-        record(f"{MODULE}:variant_of_lora", variant=name, learning_rates=RATES, seed=0, **TRAINING)
-
-
-if __name__ == "__main__":
-    record_all()
+        record("variant_of_lora", variant=name, learning_rates=RATES, seed=0, **TRAINING)

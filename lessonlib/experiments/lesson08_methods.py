@@ -9,7 +9,7 @@ Beside the score, a run holds what the model can still do elsewhere: its perplex
 with tickets, and another question about the tickets, which it was not trained on. What a way costs (counted bytes of a
 step, the time of a step and of an answer) is a run of its own, measured in turns with what it is compared to.
 
-`python -m lessonlib.experiments_choosing` records what is missing; it resumes where it was stopped.
+`python -m lessonlib.experiments lesson08_methods` records what is missing; it resumes where it was stopped.
 """
 
 import functools
@@ -20,22 +20,24 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from . import corpora
-from .adapters import add_adapters
-from .classification import Batch, LabelTask, label_logits, label_loss
-from .evaluation import Accuracy, SavedTensors, accuracy, paired_times, training_bytes
-from .experiments import ALL_LINEAR, best_rate
-from .experiments_in_context import FORMS, WORDS, balanced_draw
-from .experiments_prompts import sentiment_tickets
-from .language_model_pruning import perplexity, text_windows
-from .lora import add_lora, merge_lora
-from .master_weights import MasterAdamW
-from .models import load_base
-from .prompting import CONTENT_FREE, FewShotPrompt, calibrate, score_labels
-from .runs import Run, best_on_validation, load_runs, record
-from .session import seed_everything
-from .soft_prompts import add_prefix, add_prompt
-from .training import fit, trainable_parameters
+from lessonlib import corpora
+from lessonlib.adapters import add_adapters
+from lessonlib.evaluation import Accuracy, SavedTensors, accuracy, paired_times, training_bytes
+from lessonlib.lora import add_lora, merge_lora
+from lessonlib.models import load_base
+from lessonlib.prompting import CONTENT_FREE, FewShotPrompt, calibrate, score_labels
+from lessonlib.prompting.soft_prompts import add_prefix, add_prompt
+from lessonlib.pruning.language_model import perplexity, text_windows
+from lessonlib.runs import Run, best_on_validation, load_runs
+from lessonlib.training import fit, seed_everything, trainable_parameters
+from lessonlib.training.labels import Batch, LabelTask, label_logits, label_loss
+from lessonlib.training.master_weights import MasterAdamW
+
+from .lesson02_in_context import FORMS, WORDS, balanced_draw
+from .lesson03_prompts import sentiment_tickets
+from .registry import experiment, record
+from .tickets import ALL_LINEAR
+from .trials import best_rate
 
 FORM = "message, topics named"  # what notebook 02 chose on validation tickets
 TEMPLATE = f"{FORMS[FORM]['instruction']}\n\n{FORMS[FORM]['template']}"
@@ -44,6 +46,10 @@ ALL = 661  # training tickets
 CUT = 80  # tokens of a training ticket with its prompt
 VALIDATION = 100  # tickets on which a setting is chosen
 ANSWERED = 8  # texts whose answers are timed
+
+
+def _labels_under_condition(run: Run) -> list[int]:
+    return list(corpora.tickets("test")[_column(run.settings.get("condition", ""))])
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,7 @@ def elsewhere(model: nn.Module, tokenizer) -> dict:
 # --- what it costs ---------------------------------------------------------------------------------------------------
 
 
+@experiment(right_answers=_labels_under_condition)
 def what_it_costs(method: str, rounds: int) -> dict:
     """Counted bytes of one step, and times in turns: of a step as a multiple of LoRA's, of an answer as the base's.
 
@@ -210,6 +217,7 @@ def _answer_times(model, tokenizer, method: str, rounds: int) -> dict[str, list[
     return {"as trained": as_trained, "merged": _in_turns(ways, "base", rounds)}
 
 
+@experiment(right_answers=_labels_under_condition)
 def what_a_prompt_costs(shots: int, rounds: int) -> dict:
     """The time of an answer behind so many examples as a multiple of the bare prompt's, in turns: [median, low, high].
 
@@ -237,6 +245,7 @@ def what_a_prompt_costs(shots: int, rounds: int) -> dict:
 # --- the eight -------------------------------------------------------------------------------------------------------
 
 
+@experiment(right_answers=_labels_under_condition)
 def head_to_head(
     method: str, examples: int, learning_rate: float, seed: int, steps: int, batch_size: int
 ) -> dict:
@@ -272,6 +281,7 @@ def few_shot_prompt(shots: int, seed: int) -> FewShotPrompt:
     return FewShotPrompt(WORDS, shown, **FORMS[FORM])
 
 
+@experiment(right_answers=_labels_under_condition)
 def head_to_head_prompts(method: str, shots: int, seed: int) -> dict:
     """One of the `PROMPTED` ways: nothing trains."""
     model, tokenizer = load_base()
@@ -310,6 +320,7 @@ def _read(method: str, scores: torch.Tensor) -> list[int]:
 CONDITIONS = ("another task", "a quarter of the labels wrong", "a third of the base's layers gone")
 
 
+@experiment(right_answers=_labels_under_condition)
 def gap(condition: str, method: str, learning_rate: float, seed: int, steps: int, batch_size: int) -> dict:
     """LoRA or full fine-tuning with one thing changed: the task (urgency), the labels, or the base."""
     if condition not in CONDITIONS:
@@ -362,7 +373,6 @@ def shorten(model: nn.Module) -> nn.Module:
 
 # --- which runs are recorded -----------------------------------------------------------------------------------------
 
-MODULE = "lessonlib.experiments_choosing"
 TRAINING = {"steps": 40, "batch_size": 8}  # 320 tickets are shown
 ROUNDS = 5  # of what is timed in turns
 SEEDS = (0, 1, 2)
@@ -404,14 +414,9 @@ def costs(method: str) -> Run:
     return load_runs("what_it_costs", method=method, rounds=ROUNDS)[0]
 
 
-def targets(run: Run) -> list[int]:
-    """The right answers of a recorded run, read anew from the test tickets."""
-    return list(corpora.tickets("test")[_column(run.settings.get("condition", ""))])
-
-
 def record_prompts() -> None:
     """Record what needs no training."""
-    name = f"{MODULE}:head_to_head_prompts"
+    name = "head_to_head_prompts"
     record(name, method="zero-shot", shots=0, seed=0)
     for count in SHOTS:
         for method in PROMPTED[1:]:  # the second reads what the first has scored
@@ -453,7 +458,7 @@ def _record_one(
     method: str, examples: int, learning_rate: float, seed: int, training: dict = TRAINING
 ) -> None:
     settings = {"learning_rate": learning_rate, "seed": seed, **training}
-    record(f"{MODULE}:head_to_head", method=method, examples=examples, **settings)
+    record("head_to_head", method=method, examples=examples, **settings)
 
 
 def record_gap(methods: Sequence[str] = MAIN) -> None:
@@ -462,15 +467,15 @@ def record_gap(methods: Sequence[str] = MAIN) -> None:
         for condition in CONDITIONS:
             for method in methods:
                 settings = {"learning_rate": rate(method), "seed": seed, **TRAINING}
-                record(f"{MODULE}:gap", condition=condition, method=method, **settings)
+                record("gap", condition=condition, method=method, **settings)
 
 
 def record_costs() -> None:
     """Record what each way costs. Nothing else should run beside it."""
     for method in TRAINED:
-        record(f"{MODULE}:what_it_costs", method=method, rounds=ROUNDS)
+        record("what_it_costs", method=method, rounds=ROUNDS)
     for count in sorted({shots(method) for method in PROMPTED[1:]}):
-        record(f"{MODULE}:what_a_prompt_costs", shots=count, rounds=ROUNDS)
+        record("what_a_prompt_costs", shots=count, rounds=ROUNDS)
 
 
 def record_all() -> None:
@@ -481,7 +486,3 @@ def record_all() -> None:
     record_sizes()
     record_gap()
     record_costs()
-
-
-if __name__ == "__main__":
-    record_all()

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from . import experiments_choosing as room
-from .costs import (
+from lessonlib.costs import (
     MASTER_WEIGHTS,
     MIXED,
     Adapters,
@@ -21,9 +20,11 @@ from .costs import (
     PromptTuning,
     training_memory,
 )
-from .evaluation import mean_difference, mean_interval, shares_right
-from .runs import Run
-from .tables import Table
+from lessonlib.display import Table
+from lessonlib.evaluation import mean_difference, shares_right, text_interval
+from lessonlib.runs import Run
+
+from . import lesson08_methods as room
 
 BASE = "smollm2-135m"
 
@@ -35,7 +36,7 @@ def right(runs: Iterable[Run]) -> np.ndarray:
 
 def score(runs: Sequence[Run]) -> tuple[float, float, float]:
     """A way's accuracy over its seeds with its interval: (mean, low, high)."""
-    return mean_interval(right(runs))
+    return text_interval(right(runs))
 
 
 def difference(a: Sequence[Run], b: Sequence[Run]) -> tuple[float, float, float]:

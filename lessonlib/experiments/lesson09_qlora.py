@@ -2,28 +2,33 @@
 
 Both train on the shorter tickets, as in notebook 06, and are scored on all test tickets. The same two learning rates are
 tried for either, and the validation tickets choose.
-`python -m lessonlib.experiments_qlora` records what is missing; it resumes where it was stopped.
+`python -m lessonlib.experiments lesson09_qlora` records what is missing; it resumes where it was stopped.
 """
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from . import corpora
-from .evaluation import Accuracy, mean_difference
-from .experiments import ALL_LINEAR, best_rate
-from .experiments import chosen as chosen  # the notebook asks for it here
-from .experiments_adapters import scores, short_tickets, ticket_task
-from .lora import LoRALinear, add_lora
-from .models import load_base
-from .qlora import QLoRALinear, load_four_bit, model_bytes
-from .quantization import FORMATS
-from .runs import Run, record
-from .session import seed_everything
-from .training import fit
+from lessonlib import corpora
+from lessonlib.evaluation import Accuracy, mean_difference
+from lessonlib.lora import LoRALinear, add_lora
+from lessonlib.models import load_base
+from lessonlib.quantization.formats import FORMATS
+from lessonlib.quantization.qlora import QLoRALinear, load_four_bit, model_bytes
+from lessonlib.runs import Run
+from lessonlib.training import fit, seed_everything
+
+from .registry import experiment, record
+from .tickets import ALL_LINEAR, scores, short_tickets, test_intents, ticket_task
+from .trials import best_rate
+from .trials import chosen as chosen  # the notebook asks for it here
 
 FORMAT = {format.name: format for format in FORMATS}
 READ = 24  # validation tickets that a base reads for its loss on plain text
+
+
+def _next_tokens(run: Run) -> list[int]:
+    return torch.cat([ids[0, 1:] for ids in _texts(load_base()[1])]).tolist()
 
 
 def linears(model: nn.Module) -> list[nn.Linear]:
@@ -53,6 +58,7 @@ def _texts(tokenizer) -> list[torch.Tensor]:
     return [tokenizer(text, return_tensors="pt").input_ids[:, :96] for text in texts]
 
 
+@experiment(right_answers=_next_tokens)
 def base_in(format: str) -> dict:
     """The base with its matrices in this format, untrained, reading tickets as plain text: how often its likeliest next
     token is the one that came, its loss in nats a token, and how far its probabilities are from those of the 16-bit
@@ -77,11 +83,13 @@ def _train(model, tokenizer, layer, *, targets, r, seed, learning_rate, steps, b
     return scores(model, task) | history.results() | {"bytes": model_bytes(model)}
 
 
+@experiment(right_answers=test_intents)
 def lora_16_bits(**settings) -> dict:
     """LoRA over the base as it is. settings: targets, r, seed, learning_rate, steps, batch_size."""
     return _train(*load_base(), LoRALinear, **settings)
 
 
+@experiment(right_answers=test_intents)
 def qlora(**settings) -> dict:
     """The same LoRA over the base in NF4, double quantized, by bitsandbytes."""
     return _train(*load_four_bit(), QLoRALinear, **settings)
@@ -89,7 +97,6 @@ def qlora(**settings) -> dict:
 
 # --- which runs are recorded -----------------------------------------------------------------------------------------
 
-MODULE = "lessonlib.experiments_qlora"
 RATES = (1e-3, 3e-3)
 SEEDS = (0, 1)
 TRAINING = {"r": 8, "steps": 40, "batch_size": 8}
@@ -102,25 +109,14 @@ def compared(a: list[Run], b: list[Run]) -> tuple[float, float, float]:
     return mean_difference([run.answers() for run in a], [run.answers() for run in b])
 
 
-def targets(run: Run) -> list[int]:
-    """The right answers of a recorded run, read anew from the tickets."""
-    if "text_loss" in run.results:
-        return torch.cat([ids[0, 1:] for ids in _texts(load_base()[1])]).tolist()
-    return list(corpora.tickets("test")["intent"])
-
-
 def record_all() -> None:
     """Record every run that the notebook draws from and that is not there yet."""
-    for experiment in ("lora_16_bits", "qlora"):
+    for name in ("lora_16_bits", "qlora"):
         for rate in RATES:
-            record(f"{MODULE}:{experiment}", learning_rate=rate, seed=0, **EVERYWHERE)
+            record(name, learning_rate=rate, seed=0, **EVERYWHERE)
     for format in FORMAT:
-        record(f"{MODULE}:base_in", format=format)
+        record("base_in", format=format)
     for seed in SEEDS[1:]:
-        for experiment in ("qlora", "lora_16_bits"):
-            rate = best_rate(experiment, **EVERYWHERE)
-            record(f"{MODULE}:{experiment}", learning_rate=rate, seed=seed, **EVERYWHERE)
-
-
-if __name__ == "__main__":
-    record_all()
+        for name in ("qlora", "lora_16_bits"):
+            rate = best_rate(name, **EVERYWHERE)
+            record(name, learning_rate=rate, seed=seed, **EVERYWHERE)

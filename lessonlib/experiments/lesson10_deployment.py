@@ -3,7 +3,7 @@
 Each expert is a small adapter for one question about the tickets (intent, sentiment, urgency), trained on the shorter
 ones, as in notebook 06. All ways are scored on the same three questions about the same test tickets, so that each has
 one answer more for each question and ticket; the learning rate is chosen on validation tickets.
-`python -m lessonlib.experiments_deployment` records what is missing; it resumes where it was stopped.
+`python -m lessonlib.experiments lesson10_deployment` records what is missing; it resumes where it was stopped.
 """
 
 import random
@@ -13,21 +13,22 @@ from statistics import fmean
 import torch
 from torch import nn
 
-from . import corpora
-from .bank import LoRABank
-from .classification import Batch, LabelTask, label_logits
-from .evaluation import Accuracy, text_logits
-from .experiments import best_rate
-from .experiments_adapters import TASKS, VALIDATION, short_tickets, ticket_task
-from .lora import add_lora
-from .merging import add_factors, merge_updates, svd_merge, ties
-from .models import load_base
-from .routing import Router, mean_hidden, mixing, train_router, wrong_expert_rate
-from .runs import Run, best_on_validation, load_runs, record
-from .session import seed_everything
-from .stacking import forgetting, stack_lora
-from .training import fit
-from .updates import Adapter, adapter_of, put_adapter, shell
+from lessonlib import corpora
+from lessonlib.evaluation import Accuracy, text_logits
+from lessonlib.lora import add_lora
+from lessonlib.lora.deltas import Adapter, adapter_of, put_adapter, shell
+from lessonlib.lora.merging import add_factors, merge_updates, svd_merge, ties
+from lessonlib.lora.stacking import forgetting, stack_lora
+from lessonlib.models import load_base
+from lessonlib.runs import Run, best_on_validation, load_runs
+from lessonlib.serving.bank import LoRABank
+from lessonlib.serving.routing import Router, mean_hidden, mixing, train_router, wrong_expert_rate
+from lessonlib.training import fit, seed_everything
+from lessonlib.training.labels import Batch, LabelTask, label_logits
+
+from .registry import experiment, record
+from .tickets import TASKS, VALIDATION, short_tickets, ticket_task
+from .trials import best_rate
 
 TESTED = 100  # test tickets; three questions about each
 TARGETS = ("q_proj", "v_proj")
@@ -63,6 +64,10 @@ KNOWN = 4
 
 
 # --- the three questions about a ticket ------------------------------------------------------------------------------
+
+
+def _answers_of_requests(run: Run) -> list[int]:
+    return right_answers()
 
 
 def right_answers() -> list[int]:
@@ -117,6 +122,7 @@ def trained(tasks: Sequence[str], seed: int, *, r: int, learning_rate: float, st
     return model, tokenizer, history
 
 
+@experiment(right_answers=_answers_of_requests)
 def one_adapter(tasks: list[str], seed: int, **training) -> dict:
     """One adapter for these questions; all three are asked. training: r, learning_rate, steps, batch_size.
 
@@ -142,6 +148,7 @@ MERGES = {
 }
 
 
+@experiment(right_answers=_answers_of_requests)
 def experts(seed: int, **training) -> dict:
     """Three adapters, one a question. Each answers all three questions; so do their merges, and what a router makes of
     them. The score is the routed one's, for requests worded as the router was not trained on.
@@ -232,6 +239,7 @@ def _softly(base, tokenizer, trio, weights: torch.Tensor) -> dict[str, list[int]
 # --- one task after another ------------------------------------------------------------------------------------------
 
 
+@experiment(right_answers=_answers_of_requests)
 def stacked_tasks(stack: bool, seed: int, r: int, learning_rate: float, steps: int, batch_size: int) -> dict:
     """The three questions learnt one after another: each with a fresh adapter on the frozen ones before it, or by one
     adapter that goes on training. After each, the questions so far are asked. The score is that of all three at the end.
@@ -259,7 +267,6 @@ def mean_scores(runs: Sequence[Run]) -> list[list[float]]:
 
 # --- which runs are recorded -----------------------------------------------------------------------------------------
 
-MODULE = "lessonlib.experiments_deployment"
 RATES = (3e-3, 8e-3)
 SEEDS = (0, 1, 2)
 MIXED_RATES = (1e-3, 3e-3)  # as many trials, for one adapter that learns three questions at once
@@ -277,24 +284,15 @@ def mixed() -> Run:
     return best_on_validation(load_runs("one_adapter", tasks=list(TASKS), seed=0))
 
 
-def targets(run: Run) -> list[int]:
-    """The right answers of a recorded run, read anew from the tickets."""
-    return right_answers()
-
-
 def record_all() -> None:
     """Record every run that the notebook draws from and that is not there yet."""
     for each in RATES:
-        record(f"{MODULE}:one_adapter", tasks=["intent"], seed=0, learning_rate=each, **TRAINING)
+        record("one_adapter", tasks=["intent"], seed=0, learning_rate=each, **TRAINING)
     training = {"learning_rate": rate(), **TRAINING}
-    record(f"{MODULE}:experts", seed=0, **training)
+    record("experts", seed=0, **training)
     for seed in SEEDS:
         for stack in (True, False):
-            record(f"{MODULE}:stacked_tasks", stack=stack, seed=seed, **training)
+            record("stacked_tasks", stack=stack, seed=seed, **training)
     for each in MIXED_RATES:
         asked = training | {"learning_rate": each, "steps": len(TASKS) * TRAINING["steps"]}
-        record(f"{MODULE}:one_adapter", tasks=list(TASKS), seed=0, **asked)
-
-
-if __name__ == "__main__":
-    record_all()
+        record("one_adapter", tasks=list(TASKS), seed=0, **asked)

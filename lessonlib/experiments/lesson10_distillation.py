@@ -3,7 +3,7 @@
 The teacher is the base with LoRA on the tickets' intent, merged. A student keeps ten of its thirty layers, evenly chosen
 or the first ones, and is trained on the teacher's softened answers or on the labels alone: the same shorter tickets in
 the same order. The same learning rates are tried for each, and the validation tickets choose.
-`python -m lessonlib.experiments_distillation` records what is missing; it resumes where it was stopped.
+`python -m lessonlib.experiments lesson10_distillation` records what is missing; it resumes where it was stopped.
 """
 
 import functools
@@ -12,19 +12,18 @@ from functools import partial
 import torch
 from torch import nn
 
-from . import corpora
-from .classification import Batch, label_logits, label_loss
-from .distillation import distillation_loss, evenly_chosen, shorter, the_first
-from .evaluation import mean_difference, paired_times, tensor_bytes
-from .experiments import ALL_LINEAR, best_rate
-from .experiments import chosen as chosen  # the notebook asks for it here
-from .experiments_adapters import scores, short_tickets, ticket_task
-from .lora import add_lora, merge_lora
-from .master_weights import MasterAdamW
-from .models import load_base
-from .runs import Run, record
-from .session import seed_everything
-from .training import fit
+from lessonlib.evaluation import mean_difference, paired_times, tensor_bytes
+from lessonlib.lora import add_lora, merge_lora
+from lessonlib.models import load_base
+from lessonlib.training import fit, seed_everything
+from lessonlib.training.distillation import distillation_loss, evenly_chosen, shorter, the_first
+from lessonlib.training.labels import Batch, label_logits, label_loss
+from lessonlib.training.master_weights import MasterAdamW
+
+from .registry import experiment, record
+from .tickets import ALL_LINEAR, scores, short_tickets, test_intents, ticket_task
+from .trials import best_rate
+from .trials import chosen as chosen  # the notebook asks for it here
 
 CHOICES = {"evenly": evenly_chosen, "first": the_first}
 
@@ -54,6 +53,7 @@ def _forward(model: nn.Module, batch: Batch) -> None:
     label_logits(model, batch.to(next(model.parameters()).device))
 
 
+@experiment(right_answers=test_intents)
 def teacher(seed: int) -> dict:
     """The teacher itself."""
     model, tokenizer = tuned(seed, **TEACHER)
@@ -65,6 +65,7 @@ def teacher(seed: int) -> dict:
     )
 
 
+@experiment(right_answers=test_intents)
 def untrained(kept: str, layers: int, seed: int) -> dict:
     """A student as it is cut, before it has learned anything."""
     model, tokenizer = tuned(seed, **TEACHER)
@@ -83,12 +84,14 @@ def _student(
     return results | forward_seconds(task, teacher=model, student=student)
 
 
+@experiment(right_answers=test_intents)
 def distilled(seed: int, T: float, weight: float, **settings) -> dict:
     """A student of the teacher's softened answers. settings: kept, layers, learning_rate, steps, batch_size."""
     loss = partial(distillation_loss, teacher=tuned(seed, **TEACHER)[0], T=T, weight=weight)
     return _student(loss, seed=seed, **settings)
 
 
+@experiment(right_answers=test_intents)
 def by_labels(seed: int, **settings) -> dict:
     """The same student, trained on the labels alone."""
     return _student(label_loss, seed=seed, **settings)
@@ -96,7 +99,6 @@ def by_labels(seed: int, **settings) -> dict:
 
 # --- which runs are recorded -----------------------------------------------------------------------------------------
 
-MODULE = "lessonlib.experiments_distillation"
 TEACHER = {"learning_rate": 2e-3, "steps": 40, "batch_size": 8}
 STUDENT = {"layers": 10, "steps": 100, "batch_size": 8}
 SOFT = {"T": 2.0, "weight": 0.9}
@@ -111,25 +113,16 @@ def compared(kept: str) -> tuple[float, float, float]:
     )
 
 
-def targets(run: Run) -> list[int]:
-    """The right answers of a recorded run, read anew from the test tickets."""
-    return list(corpora.tickets("test")["intent"])
-
-
 def record_all() -> None:
     """Record every run that the notebook draws from and that is not there yet."""
     for kept in CHOICES:
-        record(f"{MODULE}:untrained", kept=kept, layers=STUDENT["layers"], seed=0)
+        record("untrained", kept=kept, layers=STUDENT["layers"], seed=0)
         for rate in RATES:
-            record(f"{MODULE}:distilled", kept=kept, learning_rate=rate, seed=0, **SOFT, **STUDENT)
-            record(f"{MODULE}:by_labels", kept=kept, learning_rate=rate, seed=0, **STUDENT)
+            record("distilled", kept=kept, learning_rate=rate, seed=0, **SOFT, **STUDENT)
+            record("by_labels", kept=kept, learning_rate=rate, seed=0, **STUDENT)
     for seed in SEEDS:  # every student has a teacher of its own seed
-        record(f"{MODULE}:teacher", seed=seed)
+        record("teacher", seed=seed)
         for kept in CHOICES:
             for way, soft in (("distilled", SOFT), ("by_labels", {})):
                 rate = best_rate(way, kept=kept)
-                record(f"{MODULE}:{way}", kept=kept, learning_rate=rate, seed=seed, **soft, **STUDENT)
-
-
-if __name__ == "__main__":
-    record_all()
+                record(way, kept=kept, learning_rate=rate, seed=seed, **soft, **STUDENT)

@@ -1,31 +1,7 @@
 """The figures. One file a figure: a plain function that draws on given axes, and a builder that shows it."""
 
-from .adapters import (
-    adapter_slider,
-    call_overheads,
-    start_scales,
-    tasks_before_after,
-    width_sweep,
-)
-from .choosing import (
-    accuracy_by_examples,
-    cost_accuracy,
-    decision_tree,
-    forgotten,
-    gaps,
-    ways_compared,
-)
-from .costs import cost_bars, memory_planner, predicted_and_measured, scaling
-from .deployment import (
-    after_each_task,
-    by_question,
-    drift,
-    requests_over_time,
-    timeline,
-    traffic,
-    ways_to_serve,
-)
-from .in_context import (
+from .lesson01 import cost_bars, memory_planner, predicted_and_measured, scaling
+from .lesson02 import (
     attention_by_part,
     label_pairs,
     metric_and_emergence,
@@ -35,15 +11,7 @@ from .in_context import (
     shots_sweep,
     tasks_by_shots,
 )
-from .lora import (
-    benchmark_times,
-    learning_curves,
-    rank_slider,
-    rank_sweep,
-    spectrum,
-)
-from .playground import Way, playground
-from .prompts import (
+from .lesson03 import (
     calibration_effect,
     example_orders,
     label_rates,
@@ -51,8 +19,14 @@ from .prompts import (
     prompt_factors,
     prompt_toggles,
 )
-from .pruning import cuts, signals, sparsity_slider, ticket_curves, two_settings
-from .quantization import (
+from .lesson04 import accuracy_by_steps, chain_toggle, kinds_and_ways, published_gains, searches, votes_curve
+from .lesson05 import cuts, signals, sparsity_slider, ticket_curves, two_settings
+from .lesson05_language_model import head_maps, layer_costs, retention, subspace_curve
+from .lesson06 import adapter_slider, call_overheads, start_scales, tasks_before_after, width_sweep
+from .lesson07 import benchmark_times, learning_curves, rank_slider, rank_sweep, spectrum
+from .lesson07_variants import digit_rows, places_before_after, variants_compared
+from .lesson08 import accuracy_by_examples, cost_accuracy, decision_tree, forgotten, gaps, ways_compared
+from .lesson09 import (
     bits_slider,
     block_sizes,
     cards,
@@ -63,17 +37,17 @@ from .quantization import (
     read_losses,
     update_and_step,
 )
-from .reasoning import (
-    accuracy_by_steps,
-    chain_toggle,
-    kinds_and_ways,
-    published_gains,
-    searches,
-    votes_curve,
+from .lesson10 import (
+    after_each_task,
+    by_question,
+    drift,
+    requests_over_time,
+    timeline,
+    traffic,
+    ways_to_serve,
 )
-from .redundancy import head_maps, layer_costs, retention, subspace_curve
+from .playground import Way, playground
 from .style import Picture
-from .variants import digit_rows, places_before_after, variants_compared
 
 __all__ = [
     "Picture",

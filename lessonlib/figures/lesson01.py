@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..costs import (
+from lessonlib.costs import (
     EIGHT_BIT_ADAM,
     MASTER_WEIGHTS,
     MIXED,
@@ -18,6 +18,7 @@ from ..costs import (
     QLoRA,
     fits,
 )
+
 from .style import BLUE, GREY, INK, SKY, VERMILION, YELLOW, Picture
 
 COLOURS = {"weights": BLUE, "gradients": VERMILION, "optimizer": YELLOW, "activations": SKY}

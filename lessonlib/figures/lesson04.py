@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..evaluation import wilson_interval
+from lessonlib.evaluation import wilson_interval
+
 from .style import BLUE, INK, LOOKS, SKY, VERMILION, Picture, apart, listed
 
 PALE = "#E3EDF4"

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 
-from ..experiments_pruning import mean_interval
+from lessonlib.evaluation import seed_interval
+
 from .style import BLUE, INK, LOOKS, Picture, apart
 
 TICKS = (0, 50, 80, 90, 95, 98, 99)
@@ -78,7 +79,7 @@ def draw_curves(
 
 def _mean_and_band(seeds: Sequence[Sequence[float]]) -> np.ndarray:
     """Mean, low and high, in per cent, of each column."""
-    return 100 * np.array([mean_interval(values) for values in zip(*seeds)]).T
+    return 100 * np.array([seed_interval(values) for values in zip(*seeds)]).T
 
 
 def _name_the_ends(ax, place: float, ends: Mapping[str, float]) -> None:

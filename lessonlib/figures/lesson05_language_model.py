@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..subspace import intrinsic_dimension
+from lessonlib.pruning.subspace import intrinsic_dimension
+
 from .style import BLUE, GREY, INK, LOOKS, SKY, VERMILION, Picture
 
 # --- random subspaces --------------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ from collections import defaultdict
 import numpy as np
 from matplotlib.patches import FancyArrowPatch, Polygon, Rectangle
 
-from ..evaluation import Accuracy
+from lessonlib.evaluation import Accuracy
+
 from .style import BLUE, GREY, INK, SKY, VERMILION, YELLOW, Picture
 
 FROZEN = "#DDDDDD"

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from ..evaluation import energy_shares, rank_holding
+from lessonlib.evaluation import energy_shares, rank_holding
+
 from .style import BLUE, GREY, INK, OCHRE, SKY, VERMILION, YELLOW, Picture
 
 # --- spectrum --------------------------------------------------------------------------------------------------------

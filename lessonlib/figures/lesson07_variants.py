@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..evaluation import Accuracy, mean_difference, mean_interval, shares_right
+from lessonlib.evaluation import Accuracy, mean_difference, shares_right, text_interval
+
 from .style import BLUE, GREY, INK, VERMILION, Picture, listed
 
 # --- variants --------------------------------------------------------------------------------------------------------
@@ -25,7 +26,7 @@ def draw_variants(ax, answers: Answers, plain: str) -> str:
     level = 100 * shares_right(answers[plain]).mean()
     ax.axvline(level, color=GREY, linestyle="--")
     for row, (name, seeds) in enumerate(answers.items()):
-        value, low, high = (100 * x for x in mean_interval(shares_right(seeds)))
+        value, low, high = (100 * x for x in text_interval(shares_right(seeds)))
         colour, mark = (VERMILION, "D") if name in clear else (BLUE, "o")
         colour = INK if name == plain else colour
         ax.plot([low, high], [row, row], color=colour)

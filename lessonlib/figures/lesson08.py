@@ -7,7 +7,8 @@ from functools import cache, partial
 
 import numpy as np
 
-from ..choosing import TREE, Advice, Question
+from lessonlib.choosing import TREE, Advice, Question
+
 from .style import BLUE, GREY, INK, LOOKS, SKY, VERMILION, Picture, apart, listed
 
 Interval = tuple[float, float, float]  # mean, low, high: shares of 1

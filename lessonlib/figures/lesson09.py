@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from scipy import stats
 
-from ..costs import Memory
-from ..nf4 import in_blocks, normal_float, unit
-from ..quantization import Absmax, Measured, measure
+from lessonlib.costs import Memory
+from lessonlib.quantization.formats import Absmax, Measured, measure
+from lessonlib.quantization.nf4 import in_blocks, normal_float, unit
+
 from .style import BLUE, GREY, INK, LOOKS, SKY, VERMILION, YELLOW, Picture, apart, listed
 
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # under a text that a line would cross

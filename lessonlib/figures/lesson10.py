@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..catalogue import Paper
+from lessonlib.corpora.published import Paper
+
 from .style import BLUE, INK, LOOKS, SKY, VERMILION, Picture, apart, listed
 
 # --- traffic and adapters --------------------------------------------------------------------------------------------

@@ -15,12 +15,13 @@ import torch
 from matplotlib.patches import Rectangle
 from torch import nn
 
-from ..adapters import Around
-from ..evaluation import tensor_bytes, training_bytes
-from ..lora import LowRank
-from ..progress import Bar
-from ..soft_prompts import Prefix, learned
-from ..training import Steps
+from lessonlib.adapters import Around
+from lessonlib.display import Bar
+from lessonlib.evaluation import tensor_bytes, training_bytes
+from lessonlib.lora import LowRank
+from lessonlib.prompting.soft_prompts import Prefix, learned
+from lessonlib.training import Steps
+
 from .style import INK, VERMILION, Picture
 
 NAMES = {

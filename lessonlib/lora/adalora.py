@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from .classification import label_loss
+from lessonlib.training.labels import label_loss
 
 ADAPTER = "default"
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from .lora import LoRAError, add_lora, beside_A_and_B, load_lora, lora_layers, remove_lora, save_lora
+from .layer import LoRAError, add_lora, beside_A_and_B, load_lora, lora_layers, remove_lora, save_lora
 
 
 class Update(NamedTuple):

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from .lora import CONFIG, PREFIX, WEIGHTS, LoRAError, LoRALinear, load_lora, lora_layers, save_lora
+from .layer import CONFIG, PREFIX, WEIGHTS, LoRAError, LoRALinear, load_lora, lora_layers, save_lora
 
 MAGNITUDE = ".lora_magnitude_vector"
 

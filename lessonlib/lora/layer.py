@@ -144,7 +144,7 @@ def merge_lora(model: nn.Module) -> nn.Module:
 
     The LoRA layer is kept aside for `unmerge_lora`, so merging never loses the base's bits.
     Raises LoRAError for a merged model, an update that is not finite, one to a weight that another module shares, and a
-    plain LoRALinear over a base in 4 bits (lessonlib.qlora.QLoRALinear merges that).
+    plain LoRALinear over a base in 4 bits (lessonlib.quantization.qlora.QLoRALinear merges that).
     """
     owners = {}
     for path, module in model.named_modules():
@@ -192,7 +192,7 @@ def _refuse_a_sum_with_codes(path: str, layer: nn.Module) -> None:
     if plain and not layer.base.weight.is_floating_point():
         raise LoRAError(
             f"{path} has its base in 4 bits, codes to which nothing can be added: build it with "
-            "add_lora(model, ..., layer=QLoRALinear) from lessonlib.qlora, then merge"
+            "add_lora(model, ..., layer=QLoRALinear) from lessonlib.quantization.qlora, then merge"
         )
 
 

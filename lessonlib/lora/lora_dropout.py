@@ -7,7 +7,7 @@ The frozen product W x sees all of x. In evaluation, and once merged, dropout is
 
 from torch.nn import functional as F
 
-from .lora import LoRALinear
+from .layer import LoRALinear
 
 
 class DropoutLoRALinear(LoRALinear):

@@ -7,7 +7,7 @@ not keep x, which has d_in: that is where memory is saved. (The paper's first ve
 gradient, as PEFT's optimizer of this name does.)
 """
 
-from .lora import LoRALinear
+from .layer import LoRALinear
 
 
 class LoRAFALinear(LoRALinear):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from .lora import LoRAError, lora_layers
+from .layer import LoRAError, lora_layers
 
 RATIO = 16.0  # as in the example of PEFT's own LoRA+
 

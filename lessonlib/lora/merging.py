@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from .updates import Adapter, Update
+from .deltas import Adapter, Update
 
 
 class MergeError(ValueError):

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from .lora import LoRAError, LowRank, add_lora, lora_layers
-from .updates import Adapter, Update, update_of
+from .deltas import Adapter, Update, update_of
+from .layer import LoRAError, LowRank, add_lora, lora_layers
 
 
 class SettledLinear(nn.Linear):

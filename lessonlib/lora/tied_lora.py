@@ -8,7 +8,7 @@ are left out.
 
 from torch import nn
 
-from .lora import LoRAError, lora_layers
+from .layer import LoRAError, lora_layers
 
 
 def tie_lora(model: nn.Module) -> nn.Module:

@@ -8,7 +8,7 @@ slowly; divided by sqrt(r), it learns about equally fast at every rank, by the p
 
 import math
 
-from .lora import LoRALinear
+from .layer import LoRALinear
 
 
 class RsLoRALinear(LoRALinear):

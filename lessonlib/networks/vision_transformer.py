@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .digits import Images
+from lessonlib.corpora.digits import Images
 
 SIDE = 8
 

@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import torch
 from torch.nn import functional as F
 
+from lessonlib.evaluation import tensor_bytes
+
 from . import nf4
-from .evaluation import tensor_bytes
 from .nf4 import in_blocks, nearest, normal_float, unit
 
 # --- packing ---------------------------------------------------------------------------------------------------------

@@ -17,11 +17,12 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from . import hardware
-from .evaluation import tensor_bytes
-from .four_bit import FourBitLinear, FourBitWeight
-from .lora import LoRALinear, lora_layers, merge_lora
-from .models import ModelFileError, find_base
+from lessonlib import hardware
+from lessonlib.evaluation import tensor_bytes
+from lessonlib.lora import LoRALinear, lora_layers, merge_lora
+from lessonlib.models import ModelFileError, find_base
+
+from .linear import FourBitLinear, FourBitWeight
 from .nf4 import dequantize, double_quantize, quantize
 
 # --- the base in 4 bits ----------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from transformers import GenerationConfig, StoppingCriteriaList, StopStringCriteria
 
-from ..progress import Bar
+from lessonlib.display import Bar
 
 STOPS = ("\n\n", "\nQ:")  # where an answer ends and the model would go on with a question of its own
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from .lora import CONFIG, PREFIX, WEIGHTS
+from lessonlib.lora import CONFIG, PREFIX, WEIGHTS
 
 BASE = "base"  # the name under which the base itself is served
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

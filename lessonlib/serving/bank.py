@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .lora import LoRAError, lora_layers
-from .updates import Adapter, Update, adapter_of, read_adapter, refuse_misfit, shell
+from lessonlib.lora import LoRAError, lora_layers
+from lessonlib.lora.deltas import Adapter, Update, adapter_of, read_adapter, refuse_misfit, shell
 
 BASE = -1  # the row of a batch that wants no adapter
 

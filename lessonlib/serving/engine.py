@@ -14,7 +14,9 @@ from pathlib import Path
 
 import torch
 
-from . import hardware
+from lessonlib import hardware
+from lessonlib.display import Bar
+
 from .admission import (
     BASE,
     CONFIG,
@@ -25,8 +27,7 @@ from .admission import (
     check_name,
     linear_shapes,
 )
-from .label_questions import label_log_probs
-from .progress import Bar
+from .label_scoring import label_log_probs
 from .server import HOST, KV_CACHE_GB, STAGES, EngineAbsent, Server, environment, serving_python
 
 PROGRAM_GB = 3.0  # of vLLM's three processes, without weights and cache

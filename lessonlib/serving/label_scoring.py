@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from lessonlib.prompting import common_run
+
 from .admission import EngineError
-from .prompting import common_run
 
 PROMPTS_AT_ONCE = 32
 TOKENS_AT_ONCE = 128  # vLLM tells of no more in a request

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import hardware
-from .evaluation import Accuracy, mean_interval, paired_difference
-from .models import sha256
-from .tables import Table
+from lessonlib import hardware
+from lessonlib.display import Table
+from lessonlib.evaluation import Accuracy, paired_difference, text_interval
+from lessonlib.models import sha256
 
 PACKAGES = ("torch", "transformers", "peft", "safetensors", "lessonlib")
 # Formats that may run code when they are read (pickle), by the names under which models are found in them.
@@ -150,7 +150,7 @@ def text_kept(before: Sequence[float], after: Sequence[float], margin: float = 0
     before, after = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
     if before.shape != after.shape or not before.size:
         raise ReportError(f"losses of {before.size} and of {after.size} texts: give those of the same ones")
-    added, low, high = mean_interval(after - before)
+    added, low, high = text_interval(after - before)
     figure = (
         f"{before.mean():.3f} to {after.mean():.3f} nats a token: {added:+.3f} ({low:+.3f} to {high:+.3f})"
     )

@@ -19,9 +19,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lessonlib.evaluation import wilson_interval
+from lessonlib.training import History, fit
+
 from .bank import LoRABank
-from .evaluation import wilson_interval
-from .training import History, fit
 
 
 class RouterError(ValueError):

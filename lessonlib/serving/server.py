@@ -16,7 +16,7 @@ from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from . import guard
+from . import watchdog
 from .admission import EngineError
 
 HOST = "127.0.0.1"
@@ -40,7 +40,7 @@ def serving_python() -> Path | None:
     working directory or above it. None where there is none."""
     if given := os.environ.get("LESSONLIB_SERVE_PYTHON"):
         return Path(given) if Path(given).exists() else None
-    above = [Path(__file__).resolve().parent.parent, Path.cwd(), *Path.cwd().parents]
+    above = [Path(__file__).resolve().parents[2], Path.cwd(), *Path.cwd().parents]
     found = (directory / ".venv-serve" / "bin" / "python" for directory in above)
     return next((python for python in found if python.exists()), None)
 
@@ -131,7 +131,7 @@ class Server:
     def _launch(self, command: list[str], environment: dict[str, str]) -> None:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", guard.__file__, *command],
+                [sys.executable, "-I", watchdog.__file__, *command],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -190,7 +190,7 @@ def _end(process: subprocess.Popen) -> None:
     """Close the pipe that the guard watches, wait for it to end everything, and do it ourselves if it cannot."""
     process.stdin.close()
     try:
-        process.wait(guard.GRACE_SECONDS + 5)
+        process.wait(watchdog.GRACE_SECONDS + 5)
     except subprocess.TimeoutExpired:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

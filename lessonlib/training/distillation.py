@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .classification import Batch, label_logits
+from .labels import Batch, label_logits
 
 
 class DistillationError(ValueError):

@@ -18,8 +18,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import distributed, nn
 
-from .classification import label_loss
-from .progress import Bar
+from lessonlib.display import Bar
+
+from .labels import label_loss
 
 CHECKPOINT_SECONDS = 5.0
 # Classes of these go by their names: they patch their own code while they run.
@@ -235,7 +236,7 @@ class _Checkpoint:
     """
 
     def __init__(self, name: str, key: str):
-        from .models import cache_directory
+        from lessonlib.models import cache_directory
 
         self.path = cache_directory() / "unfinished" / f"{name}-{key}.safetensors"
         self.partial = self.path.with_suffix(".partial")

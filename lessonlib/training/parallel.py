@@ -1,7 +1,7 @@
 """The training of notebook 09 as a script, for one process or for several that share the work (data parallelism).
 
-    python -m lessonlib.distributed --output adapter
-    OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node 2 -m lessonlib.distributed --output adapter
+    python -m lessonlib.training.parallel --output adapter
+    OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node 2 -m lessonlib.training.parallel --output adapter
 
 torchrun starts the script several times and tells each process its number (RANK) and how many there are (WORLD_SIZE).
 Each holds the whole model and takes its share of every batch. Before each step of the optimizer they average their
@@ -28,13 +28,13 @@ from pathlib import Path
 import torch
 from torch import distributed, nn
 
-from .classification import Batch, label_loss
-from .experiments import ALL_LINEAR
-from .experiments_adapters import short_tickets, ticket_task
-from .lora import LoRALinear, add_lora, save_lora
-from .models import load_base
-from .session import seed_everything
-from .training import History, first_process, fit, trainable_parameters
+from lessonlib.experiments.tickets import ALL_LINEAR, short_tickets, ticket_task
+from lessonlib.lora import LoRALinear, add_lora, save_lora
+from lessonlib.models import load_base
+
+from .labels import Batch, label_loss
+from .loop import History, first_process, fit, trainable_parameters
+from .seeds import seed_everything
 
 
 class LaunchError(RuntimeError):
@@ -56,7 +56,7 @@ def join(asked: int | None = None) -> int:
     if asked not in (None, said):
         raise LaunchError(
             f"{asked} processes were asked for and {said} {'was' if said == 1 else 'were'} started: launch with "
-            f"torchrun --standalone --nproc_per_node {asked} -m lessonlib.distributed ..."
+            f"torchrun --standalone --nproc_per_node {asked} -m lessonlib.training.parallel ..."
         )
     if said == 1:
         return 1
@@ -146,8 +146,8 @@ def _refuse_uneven(batch_size: int, processes: int) -> None:
 def adapted(r: int, seed: int, four_bit: bool = False, base: Path | None = None):
     """(model, tokenizer): the base, in 4 bits where asked, with LoRA of scale 2 beside every matrix of its blocks."""
     if four_bit:
-        from .qlora import QLoRALinear as layer
-        from .qlora import load_four_bit as load
+        from lessonlib.quantization.qlora import QLoRALinear as layer
+        from lessonlib.quantization.qlora import load_four_bit as load
     else:
         layer, load = LoRALinear, load_base
     model, tokenizer = load(source=base)
@@ -201,7 +201,7 @@ def _bar():
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the options, train, and print one line of JSON from the first process."""
-    parser = argparse.ArgumentParser(prog="lessonlib.distributed", description="LoRA on tickets.")
+    parser = argparse.ArgumentParser(prog="lessonlib.training.parallel", description="LoRA on tickets.")
     parser.add_argument(
         "--output", type=Path, required=True, help="directory for the adapter, in PEFT's format"
     )

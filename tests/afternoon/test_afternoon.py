@@ -8,12 +8,14 @@ import torch
 from own_files import CLASSES, ROWS, write
 from tiny_models import filled, logits, tiny_model, tiny_tokenizer
 
-from lessonlib import afternoon, release
+from lessonlib import afternoon
 from lessonlib.afternoon import AfternoonError, InputRefused
-from lessonlib.classification import LabelTask
+from lessonlib.afternoon import pipeline as room
 from lessonlib.evaluation import Accuracy
 from lessonlib.lora import add_lora, load_lora
-from lessonlib.release import Report
+from lessonlib.serving import release
+from lessonlib.serving.release import Report
+from lessonlib.training.labels import LabelTask
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def test_a_long_text_loses_its_end_and_keeps_the_question(tokenizer):
 
 
 def test_answers_come_in_the_order_of_the_rows(tiny, tokenizer, mine):
-    splits, task = afternoon.split(read(mine)), afternoon.question(tokenizer, CLASSES)
+    splits, task = room.split(read(mine)), afternoon.question(tokenizer, CLASSES)
     rows = splits["train"]
     all_at_once = afternoon.ask(tiny, task, rows)
     for place in (0, 7, 41):
@@ -68,7 +70,7 @@ def test_a_threshold_that_was_stated_stays(tmp_path):
 
 
 def test_the_desk_answers_as_the_batch_does(tiny, tokenizer, mine):
-    rows, task = afternoon.split(read(mine))["test"], LabelTask(tokenizer, CLASSES)
+    rows, task = room.split(read(mine))["test"], LabelTask(tokenizer, CLASSES)
     answers, desk = afternoon.ask(tiny, task, rows), afternoon.Desk(tiny, task)
     label, sure = desk(rows[0]["text"])
     assert label == CLASSES[answers.labels[0]]
@@ -136,7 +138,7 @@ class Server:
 def asked(tiny, tokenizer, mine):
     """Rows, their desk, and the answers of the base and of the model with an adapter."""
     rows, task = (
-        afternoon.split(read(mine))["test"],
+        room.split(read(mine))["test"],
         afternoon.question(tokenizer, ["refund", "delivery", "x y z"]),
     )
     base = afternoon.ask(tiny, task, rows)
@@ -175,7 +177,7 @@ def done(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LESSONLIB_DTYPE", "float32")
         patch.setenv("LESSONLIB_CACHE", str(home / "cache"))
-        patch.setattr("lessonlib.engine.serving_python", lambda: None)
+        patch.setattr("lessonlib.serving.engine.serving_python", lambda: None)
         arguments = [str(file), "--text", "body", "--label", "topic", "--out", str(home / "out")]
         arguments += ["--model", str(home / "base"), "--steps", "30", "--merged"]
         assert afternoon.main(arguments) == 0
@@ -252,7 +254,7 @@ def test_an_afternoon_is_taken_up_where_it_stood(done, monkeypatch, capsys):
     def no_training(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(afternoon, "fit", no_training)
+    monkeypatch.setattr(room, "fit", no_training)
     assert afternoon.main(arguments) == 0
     again = Report.read(out)
     assert again.facts["tuned, test"] == report.facts["tuned, test"]

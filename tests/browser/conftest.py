@@ -11,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from lessonlib import notebooks
+from tools import notebooks
 
 EVERY_PUSH = ("01", "07")  # the others in `make robust`
 

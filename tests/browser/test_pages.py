@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 import nbformat
 import pytest
 
-from lessonlib import notebooks
-from lessonlib.pages import page as page_of
-from lessonlib.pages import write_pages
+from tools import notebooks
+from tools.pages import page as page_of
+from tools.pages import write_pages
 
 pytestmark = pytest.mark.browser
 

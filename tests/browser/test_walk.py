@@ -10,8 +10,8 @@ import urllib.request
 import nbformat
 import pytest
 
-from lessonlib import notebooks
 from lessonlib.exercises import exercises
+from tools import notebooks
 
 pytestmark = pytest.mark.browser
 

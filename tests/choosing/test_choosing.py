@@ -26,6 +26,7 @@ from lessonlib.choosing import (
     leaves,
     recommend,
     trainable,
+    tree,
 )
 from lessonlib.corpora import tickets
 from lessonlib.costs import LoRA, QLoRA
@@ -63,7 +64,7 @@ def test_exactly_one_answer_stands_for_every_value():
 
 
 def test_the_picture_and_the_function_read_the_same_tree(monkeypatch):
-    monkeypatch.setattr(choosing, "TREE", Advice("only this", "", (), ()))
+    monkeypatch.setattr(tree, "TREE", Advice("only this", "", (), ()))
     assert decide(EVERY[0]).advice.what == "only this" and decide(EVERY[0]).path == ()
 
 
@@ -114,7 +115,7 @@ def recorded(tmp_path, monkeypatch):
 
     def write(experiment, accuracy, results, **settings):
         name = runs.identity(experiment, settings)
-        run = runs.Run(name, experiment, settings, {}, "", 1.0, {"value": accuracy}, results)
+        run = runs.Run(name, experiment, settings, {}, "", "", 1.0, {"value": accuracy}, results)
         (tmp_path / f"{name}.json").write_text(json.dumps(vars(run)))
 
     return write

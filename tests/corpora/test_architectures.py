@@ -8,8 +8,8 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig
 
-from lessonlib.catalogue import architecture, architectures
-from lessonlib.paper_tables import published
+from lessonlib.corpora.paper_tables import published
+from lessonlib.corpora.published import architecture, architectures
 
 ALL = architectures()
 NAMES = """

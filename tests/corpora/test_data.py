@@ -16,8 +16,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import cohen_kappa_score
 from sklearn.pipeline import make_union
 
-from lessonlib.claims import VERDICTS, Claim
 from lessonlib.corpora import DATA, INTENTS, SENTIMENTS, SPLITS, URGENCIES
+from lessonlib.course.claims import VERDICTS, Claim
 
 LABELS = {"intent": INTENTS, "sentiment": SENTIMENTS, "urgency": URGENCIES}
 RECORD = ("order_number", "product", "date", "amount")

@@ -1,4 +1,4 @@
-"""Claims of lessonlib.digits. References: scikit-learn's own arrays, the authors' package, hand arithmetic."""
+"""Claims of lessonlib.corpora.digits. References: scikit-learn's own arrays, the authors' package, hand arithmetic."""
 
 import random
 
@@ -8,9 +8,9 @@ import torch
 from mnist1d.data import make_dataset
 from sklearn.datasets import load_digits
 
-from lessonlib import corpora, digits
-from lessonlib.corpora import CorpusError
-from lessonlib.digits import Images, digit_network, learn, mnist1d, score
+from lessonlib import corpora
+from lessonlib.corpora import CorpusError, digits
+from lessonlib.corpora.digits import Images, digit_network, learn, mnist1d, score
 
 DIGITS_SHA, MNIST1D_SHA = "7b5e62dd64f4196d", "5409fe18fca900cc"
 

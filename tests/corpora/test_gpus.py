@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from lessonlib.catalogue import gpu, gpus
+from lessonlib.corpora.published import gpu, gpus
 
 ALL = gpus()
 # From the architecture whitepapers, kept apart from the file: streaming multiprocessors; GHz under fp32 and

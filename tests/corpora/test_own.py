@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from lessonlib import corpora, start
-from lessonlib.experiments import tickets_task
+from lessonlib.experiments.tickets import tickets_task
 
 
 @pytest.fixture

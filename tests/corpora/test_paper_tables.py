@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from lessonlib import paper_tables
-from lessonlib.paper_tables import DIRECTORY, paper_table, published
+from lessonlib.corpora import paper_tables
+from lessonlib.corpora.paper_tables import DIRECTORY, paper_table, published
 
 TABLES = sorted(path.stem for path in DIRECTORY.glob("*.csv"))
 HU = [f"hu2021_table{number}" for number in (1, 4, 5, 6, 8, 12, 15, 16, 18)]

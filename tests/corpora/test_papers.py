@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from lessonlib.catalogue import Paper, architectures, gpus, papers
-from lessonlib.claims import claims
 from lessonlib.corpora import DATA
-from lessonlib.paper_tables import DIRECTORY
+from lessonlib.corpora.paper_tables import DIRECTORY
+from lessonlib.corpora.published import Paper, architectures, gpus, papers
+from lessonlib.course.claims import claims
 
 PAPERS = papers()
 CITED = re.compile(r"([A-Z][\w-]+) (et al\.|and [A-Z][\w-]+) (\d{4})\b")

@@ -1,12 +1,13 @@
-"""Claims of lessonlib.raw_texts. References: counts by hand, the file's own lines."""
+"""Claims of lessonlib.corpora.raw_texts. References: counts by hand, the file's own lines."""
 
 import csv
 
 import pytest
 from own_files import ROWS, write
 
-from lessonlib import raw_texts, release
-from lessonlib.own_data import CorpusError
+from lessonlib.corpora import raw_texts
+from lessonlib.corpora.own import CorpusError
+from lessonlib.serving import release
 
 
 @pytest.fixture

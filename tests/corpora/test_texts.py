@@ -8,9 +8,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lessonlib import corpora
-from lessonlib.classification import LabelTask
-from lessonlib.corpora import CorpusError, fingerprint, from_csv, tickets
+from lessonlib.corpora import CorpusError, fingerprint, from_csv, texts, tickets
 from lessonlib.models import find_base
+from lessonlib.training.labels import LabelTask
 
 # Forty sound rows, twenty a class, in lines 2 to 41 of a CSV and 1 to 40 of a JSONL; bad lines follow them.
 ROWS = [(f"message number {i}", ("late", "lost")[i % 2]) for i in range(40)]
@@ -76,7 +76,7 @@ def test_an_unknown_split_of_the_tickets_is_refused_with_the_known_ones():
 
 
 def test_the_fingerprint_is_that_of_names_and_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpora, "DATA", tmp_path)
+    monkeypatch.setattr(texts, "DATA", tmp_path)
     folder = tmp_path / "own"
     folder.mkdir()
     (folder / "a.jsonl").write_bytes(b"{}\n")

@@ -6,7 +6,7 @@ import pytest
 from tiny_models import tiny_model
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from lessonlib.catalogue import architectures
+from lessonlib.corpora.published import architectures
 from lessonlib.costs import ArchitectureError, architecture, count_parameters, meta_model
 
 LLAMA = {

@@ -29,13 +29,13 @@ from lessonlib.costs import (
     training_memory,
 )
 from lessonlib.evaluation import SavedTensors, step_bytes, training_bytes
-from lessonlib.experiments import ALL_LINEAR
+from lessonlib.experiments.tickets import ALL_LINEAR
 from lessonlib.lora import add_lora
-from lessonlib.master_weights import MasterAdamW
 from lessonlib.models import load_base
-from lessonlib.qlora import QLoRALinear, load_four_bit, model_bytes
-from lessonlib.soft_prompts import add_prefix, add_prompt
+from lessonlib.prompting.soft_prompts import add_prefix, add_prompt
+from lessonlib.quantization.qlora import QLoRALinear, load_four_bit, model_bytes
 from lessonlib.training import trainable_parameters
+from lessonlib.training.master_weights import MasterAdamW
 
 PRECISION = {torch.float32: FLOAT32, torch.bfloat16: PURE_BFLOAT16}
 

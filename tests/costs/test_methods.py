@@ -4,6 +4,7 @@ import pytest
 import torch
 from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 
+from lessonlib.corpora.paper_tables import published
 from lessonlib.costs import (
     Adapters,
     FullFineTuning,
@@ -15,7 +16,6 @@ from lessonlib.costs import (
     architecture,
     meta_model,
 )
-from lessonlib.paper_tables import published
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lessonlib.catalogue import gpus
+from lessonlib.corpora.published import gpus
 from lessonlib.costs import (
     EIGHT_BIT_ADAM,
     MASTER_WEIGHTS,

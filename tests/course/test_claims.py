@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from lessonlib import claims as room
-from lessonlib.claims import Claim, ClaimNotSettled, _figure, claims, settle, table
 from lessonlib.corpora import DATA
+from lessonlib.course import claims as room
+from lessonlib.course.claims import Claim, ClaimNotSettled, _figure, claims, settle, table
 
 
 def claim(

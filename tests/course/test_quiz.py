@@ -9,9 +9,9 @@ from pathlib import Path
 import ipywidgets as widgets
 import pytest
 
-from lessonlib import quiz as room
 from lessonlib.corpora import DATA
-from lessonlib.quiz import Question, as_html, as_text, build, questions
+from lessonlib.course import quiz as room
+from lessonlib.course.quiz import Question, as_html, as_text, build, questions
 
 LESSONS = sorted(path.stem for path in (DATA / "quizzes").glob("*.json"))
 TRICKY = Question(

@@ -1,4 +1,4 @@
-"""Claims of lessonlib.session, and of `import lessonlib`."""
+"""Claims of lessonlib.course.session, and of `import lessonlib`."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import torch
 
 import lessonlib
 from lessonlib import corpora, hardware, models
-from lessonlib.session import NotEnoughMemory, Session, lessons, start
+from lessonlib.course.session import NotEnoughMemory, Session, lessons, start
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lessonlib import experiments_reasoning as x
 from lessonlib import runs
+from lessonlib.experiments import lesson04_reasoning as x
+from lessonlib.experiments import rerun
 from lessonlib.reasoning import every_move, makes_24, run_program, solve_24, start, write_chains
 from lessonlib.reasoning.search import expression, read_move
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -138,12 +139,12 @@ def test_accuracy_of_votes_by_hand():
 
 def test_the_symbolic_searches_come_out_as_recorded():
     for proposer in x.PROPOSERS[:2]:
-        again = runs.rerun(runs.load_runs("game_of_24", proposer=proposer)[0].id)
+        again = rerun(runs.load_runs("game_of_24", proposer=proposer)[0].id)
         assert again.again.score == again.recorded.score
         assert again.again.results["nodes"] == again.recorded.results["nodes"]
 
 
 @pytest.mark.notebook
 def test_a_prompted_point_falls_in_its_band_again():
-    again = runs.rerun(x.prompt_runs()["recall"]["direct"].id)
+    again = rerun(x.prompt_runs()["recall"]["direct"].id)
     assert again.inside, again

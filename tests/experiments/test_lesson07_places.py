@@ -8,7 +8,7 @@ import torch
 from test_replies_and_handbook import ROWS, TEXTS, broken
 
 from lessonlib import corpora
-from lessonlib import experiments_places as x
+from lessonlib.experiments import lesson07_places as x
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 RULES = {"frame": "frame", "voice": "voice", "full_forms": "full forms", "calm": "calm", "dates": "dates", "numbers": "numbers"}  # fmt: skip

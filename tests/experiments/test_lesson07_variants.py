@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lessonlib import experiments_variants as x
+from lessonlib.experiments import lesson07_variants as x
 from lessonlib.lora import lora_layers
 from tests.tiny_models import tiny_model
 

@@ -1,15 +1,17 @@
-"""Claims of lessonlib.experiments_choosing, on a tiny model. References: counts by hand, perplexity by definition."""
+"""Claims of lessonlib.experiments.lesson08_methods, on a tiny model. References: counts by hand, perplexity by definition."""
 
 import pytest
 import torch
 from tiny_models import tiny_model, tiny_tokenizer
 
-from lessonlib import choosing, corpora, experiments_in_context, runs
-from lessonlib import experiments_choosing as experiments
-from lessonlib.comparison import BOTH
+from lessonlib import choosing, corpora, runs
 from lessonlib.evaluation import Accuracy, accuracy
-from lessonlib.master_weights import MasterAdamW
+from lessonlib.experiments import find, registry
+from lessonlib.experiments import lesson02_in_context as experiments_in_context
+from lessonlib.experiments import lesson08_methods as experiments
+from lessonlib.experiments.lesson08_tables import BOTH
 from lessonlib.training import fit
+from lessonlib.training.master_weights import MasterAdamW
 
 SHORT = {"examples": 10, "seed": 0, "steps": 2, "batch_size": 4}
 
@@ -184,7 +186,7 @@ def test_a_shorter_base_loses_its_last_layers_and_still_runs(tiny_tokens):
 
 
 @pytest.fixture
-def faked(tmp_path, monkeypatch):
+def faked(tmp_path, monkeypatch, stand_in):
     """record_all with experiments that take no time; the middle rate and two shots are best on validation."""
     monkeypatch.setattr(runs, "DIRECTORY", tmp_path)
     score = Accuracy([0] * 60, [0] * 60)
@@ -193,11 +195,10 @@ def faked(tmp_path, monkeypatch):
         best = experiments.TRAINED[method].rates[-2]
         return {"score": score, "validation": 0.9 if learning_rate == best else 0.5}
 
-    monkeypatch.setattr(experiments, "head_to_head", trained)
+    stand_in("head_to_head", trained)
     for name in ("gap", "what_it_costs", "what_a_prompt_costs"):
-        monkeypatch.setattr(experiments, name, lambda **settings: {"score": score})
-    monkeypatch.setattr(
-        experiments,
+        stand_in(name, lambda **settings: {"score": score})
+    stand_in(
         "head_to_head_prompts",
         lambda shots, **settings: {"score": score, "validation": 0.9 if shots == 2 else 0.5},
     )
@@ -233,7 +234,7 @@ def test_record_all_resumes(faked, monkeypatch):
     written = {path.name for path in faked.iterdir()}
     # By hand: prompts, trials and seeds, long runs, sizes, what moves the gap, what ways and examples cost.
     assert len(written) == 1 + 2 * (3 + 2) + 5 * (3 + 2) + 2 * (2 + 1) + 3 * 2 * (4 + 3) + 5 + 1
-    monkeypatch.setattr(runs, "_perform", lambda *_: pytest.fail("nothing is left to record"))
+    monkeypatch.setattr(registry, "perform", lambda *_: pytest.fail("nothing is left to record"))
     experiments.record_all()
     assert {path.name for path in faked.iterdir()} == written
 
@@ -251,6 +252,6 @@ def test_the_rules_ask_for_runs_that_are_recorded(faked):
 
 def test_targets_are_read_from_the_column_that_was_asked(faked):
     experiments.record_all()
-    asked = {run.settings["condition"]: experiments.targets(run) for run in runs.load_runs("gap")}
+    asked = {run.settings["condition"]: find("gap").right_answers(run) for run in runs.load_runs("gap")}
     assert asked.pop("another task") == list(corpora.tickets("test")["urgency"])
     assert all(found == list(corpora.tickets("test")["intent"]) for found in asked.values())

@@ -1,12 +1,12 @@
-"""Claims of lessonlib.comparison. References: hand arithmetic, scipy's exact binomial, bytes counted on the real model."""
+"""Claims of lessonlib.experiments.lesson08_tables. References: hand arithmetic, scipy's exact binomial, bytes counted on the real model."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from lessonlib import comparison
-from lessonlib import experiments_choosing as room
-from lessonlib.comparison import (
+from lessonlib.experiments import lesson08_methods as room
+from lessonlib.experiments import lesson08_tables as comparison
+from lessonlib.experiments.lesson08_tables import (
     AS_PLANNED,
     answer_time,
     both_ways,
@@ -22,7 +22,7 @@ from lessonlib.comparison import (
     score,
 )
 from lessonlib.runs import Run
-from lessonlib.session import seed_everything
+from lessonlib.training import seed_everything
 
 
 def run(predictions, seed: int = 0, targets=None, **results) -> Run:
@@ -30,7 +30,7 @@ def run(predictions, seed: int = 0, targets=None, **results) -> Run:
     targets = list(targets or [1] * len(predictions))
     value = float(np.mean(np.array(predictions) == np.array(targets)))
     score = {"value": value, "n": len(targets), "predictions": list(predictions), "targets": targets}
-    return Run("id", "e", {"seed": seed}, {}, "", 1.0, score, results)
+    return Run("id", "e", {"seed": seed}, {}, "", "", 1.0, score, results)
 
 
 A = [run([1, 1, 0, 0]), run([1, 0, 1, 0], seed=1)]

@@ -1,4 +1,4 @@
-"""Claims of lessonlib.experiments_deployment, on a tiny model. References: each expert alone, counts by hand."""
+"""Claims of lessonlib.experiments.lesson10_deployment, on a tiny model. References: each expert alone, counts by hand."""
 
 from types import SimpleNamespace
 
@@ -7,8 +7,8 @@ import torch
 from tiny_models import random_adapter, tiny_model, tiny_tokenizer
 
 from lessonlib import corpora
-from lessonlib import experiments_deployment as x
-from lessonlib.merging import merge_updates
+from lessonlib.experiments import lesson10_deployment as x
+from lessonlib.lora.merging import merge_updates
 
 TRAINING = {"r": 2, "learning_rate": 1e-2, "steps": 3, "batch_size": 4}
 N = 12

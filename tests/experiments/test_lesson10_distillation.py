@@ -5,8 +5,8 @@ from statistics import fmean
 import pytest
 from tiny_models import bits, same, tiny_model
 
-from lessonlib import experiments_distillation as x
 from lessonlib.evaluation import mean_difference
+from lessonlib.experiments import lesson10_distillation as x
 from lessonlib.runs import best_on_validation, load_runs
 
 # The base model's shapes, by hand from its configuration: width 576, keys and values 192, feed-forward 1536.

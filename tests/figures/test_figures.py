@@ -14,7 +14,7 @@ from widget_events import controls, description, shown
 from lessonlib import figures
 from lessonlib.costs import EIGHT_BIT_ADAM, MASTER_WEIGHTS, MIXED, Memory
 from lessonlib.figures import Picture
-from lessonlib.figures.costs import draw_plan
+from lessonlib.figures.lesson01 import draw_plan
 from lessonlib.figures.widgets import chooser, slider
 
 RANKS = (1, 2, 4, 8, 16, 64)

@@ -8,7 +8,7 @@ import re
 from pictures import PictureChecks
 
 from lessonlib import figures
-from lessonlib.figures.prompts import LINES, _excerpt, by_level
+from lessonlib.figures.lesson03 import LINES, _excerpt, by_level
 
 FACTORS = {"words": "label words", "order": "order"}
 WORDS, ORDERS = ("negative / positive", "unhappy / happy", "0 / 1"), ("NNPP", "PPNN", "PNPN")

@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 from pictures import PictureChecks
 from widget_events import controls, description
 
-from lessonlib import digits, figures
-from lessonlib.experiments_pruning import compared_rounds
+from lessonlib import figures
+from lessonlib.corpora import digits
+from lessonlib.experiments.lesson05_lottery import compared_rounds
 from lessonlib.pruning import full_masks, iterative_magnitude_pruning, snapshot
 
 NETWORK = digits.digit_network(40)
@@ -104,7 +105,7 @@ def test_pruned_weights_are_white_in_the_picture_and_others_are_not():
     masks["0.weight"][:150] = False
     axes = Figure().subplots(1, 2)
     weights = NETWORK[0].weight.detach().numpy()
-    figures.pruning.draw_weights(axes, 0, weights, masks["0.weight"].numpy(), [0.0, 0.5], {"t": [0.6, 0.5]})
+    figures.lesson05.draw_weights(axes, 0, weights, masks["0.weight"].numpy(), [0.0, 0.5], {"t": [0.6, 0.5]})
     colours = torch.tensor(axes[0].images[0].get_array())  # (40, 300, 4)
     pruned = colours[:, :150]
     assert (pruned == pruned[0, 0]).all() and not (colours[:, 150:] == pruned[0, 0]).all(-1).any()

@@ -9,7 +9,7 @@ from widget_events import controls, description
 from lessonlib import figures
 from lessonlib.evaluation import Accuracy
 from lessonlib.figures import Picture
-from lessonlib.figures.adapters import by_width, draw_block
+from lessonlib.figures.lesson06 import by_width, draw_block
 
 WIDTHS = (8, 16, 32, 64, 128, 256)
 

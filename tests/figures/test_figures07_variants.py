@@ -5,10 +5,10 @@ import random
 from pictures import PictureChecks
 
 from lessonlib import figures
-from lessonlib.digits import digits
+from lessonlib.corpora.digits import digits
 from lessonlib.evaluation import Accuracy
-from lessonlib.figures.variants import apart_from
-from lessonlib.vision_transformer import turned
+from lessonlib.figures.lesson07_variants import apart_from
+from lessonlib.networks.vision_transformer import turned
 
 
 def answers(right: int, n: int = 200, seed: int = 0) -> Accuracy:

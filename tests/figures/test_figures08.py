@@ -15,13 +15,13 @@ from torch import nn
 from lessonlib import figures
 from lessonlib.adapters import add_adapters
 from lessonlib.choosing import TREE, Situation, decide, leaves
-from lessonlib.classification import LabelTask
 from lessonlib.figures import Picture
-from lessonlib.figures.choosing import _indexes, draw_cost, draw_tree, front
+from lessonlib.figures.lesson08 import _indexes, draw_cost, draw_tree, front
 from lessonlib.figures.playground import Seen, Steps, Watch, Way, as_html, draw_playground
 from lessonlib.lora import add_lora, lora_layers
-from lessonlib.soft_prompts import add_prefix, add_prompt
+from lessonlib.prompting.soft_prompts import add_prefix, add_prompt
 from lessonlib.training import fit
+from lessonlib.training.labels import LabelTask
 
 MEANS = (0.35, 0.41, 0.52, 0.61, 0.7, 0.82, 0.84, 0.83)
 METHODS = (

@@ -9,9 +9,9 @@ from widget_events import controls, shown
 
 from lessonlib import figures
 from lessonlib.costs import Memory
-from lessonlib.figures.quantization import even_steps
-from lessonlib.nf4 import CODEBOOK
-from lessonlib.quantization import Measured
+from lessonlib.figures.lesson09 import even_steps
+from lessonlib.quantization.formats import Measured
+from lessonlib.quantization.nf4 import CODEBOOK
 
 W = 0.02 * torch.randn(64, 128, generator=torch.Generator().manual_seed(0))
 FORMATS = {"NF4": 9.2, "FP4": 12.2, "NF4, double quantization": 9.2, "NF2": 56.4}

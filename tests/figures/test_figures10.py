@@ -7,9 +7,9 @@ from pictures import PictureChecks
 from widget_events import controls, shown
 
 from lessonlib import figures
-from lessonlib.catalogue import papers
-from lessonlib.monitoring import Verdict
-from lessonlib.traffic import lru_hits, zipf
+from lessonlib.corpora.published import papers
+from lessonlib.serving.monitoring import Verdict
+from lessonlib.serving.traffic import lru_hits, zipf
 
 TRACE = zipf(12, 150, seed=0)
 QUESTIONS = ("intent", "sentiment", "urgency")

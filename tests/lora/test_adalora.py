@@ -1,12 +1,12 @@
-"""Claims of lessonlib.adalora. References: PEFT's own forward, which adds the orthogonality; the budget by hand."""
+"""Claims of lessonlib.lora.adalora. References: PEFT's own forward, which adds the orthogonality; the budget by hand."""
 
 import pytest
 import torch
 from tiny_models import tiny_model
 
-from lessonlib.adalora import adalora_loss, adalora_optimizer, add_adalora, orthogonality, ranks
-from lessonlib.classification import Batch, label_loss
+from lessonlib.lora.adalora import adalora_loss, adalora_optimizer, add_adalora, orthogonality, ranks
 from lessonlib.training import fit, trainable_parameters
+from lessonlib.training.labels import Batch, label_loss
 
 TARGETS = ["q_proj", "v_proj", "down_proj"]
 

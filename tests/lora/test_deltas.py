@@ -1,12 +1,12 @@
-"""Claims of lessonlib.updates. References: LoRA's layers and files, which test_lora.py holds against PEFT."""
+"""Claims of lessonlib.lora.deltas. References: LoRA's layers and files, which test_lora.py holds against PEFT."""
 
 import pytest
 import torch
 from tiny_models import bits, filled, logits, same
 
-from lessonlib.dora import DoRALinear
 from lessonlib.lora import LoRAError, LoRALinear, add_lora, load_lora, lora_layers, merge_lora, save_lora
-from lessonlib.updates import Update, adapter_of, put_adapter, read_adapter, shell, write_adapter
+from lessonlib.lora.deltas import Update, adapter_of, put_adapter, read_adapter, shell, write_adapter
+from lessonlib.lora.dora import DoRALinear
 
 
 @pytest.fixture

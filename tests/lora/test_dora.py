@@ -1,4 +1,4 @@
-"""Claims of lessonlib.dora. Reference: PEFT's DoRA on the same values, and the merged weight formed by hand."""
+"""Claims of lessonlib.lora.dora. Reference: PEFT's DoRA on the same values, and the merged weight formed by hand."""
 
 import copy
 import json
@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from tiny_models import logits
 from torch import nn
 
-from lessonlib.dora import DoRALinear, load_dora, save_dora
 from lessonlib.lora import (
     LoRAError,
     add_lora,
@@ -22,6 +21,7 @@ from lessonlib.lora import (
     save_lora,
     unmerge_lora,
 )
+from lessonlib.lora.dora import DoRALinear, load_dora, save_dora
 
 TARGETS = ["q_proj", "v_proj", "down_proj"]
 close = torch.testing.assert_close

@@ -13,7 +13,6 @@ from tiny_models import ALL, bits, filled, logits, same, train
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from lessonlib.dora import DoRALinear
 from lessonlib.lora import (
     LoRAError,
     LoRALinear,
@@ -25,8 +24,9 @@ from lessonlib.lora import (
     save_lora,
     unmerge_lora,
 )
-from lessonlib.rslora import RsLoRALinear
-from lessonlib.tied_lora import tie_lora
+from lessonlib.lora.dora import DoRALinear
+from lessonlib.lora.tied_lora import tie_lora
+from lessonlib.lora.variants import RsLoRALinear
 
 close = torch.testing.assert_close
 

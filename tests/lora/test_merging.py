@@ -1,11 +1,12 @@
-"""Claims of lessonlib.merging. References: PEFT's `add_weighted_adapter`, and arithmetic by hand."""
+"""Claims of lessonlib.lora.merging. References: PEFT's `add_weighted_adapter`, and arithmetic by hand."""
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from lessonlib.merging import (
+from lessonlib.lora.deltas import Update
+from lessonlib.lora.merging import (
     MergeError,
     add_factors,
     merge_updates,
@@ -16,7 +17,6 @@ from lessonlib.merging import (
     trim,
     trim_elect_merge,
 )
-from lessonlib.updates import Update
 
 SHAPES = {"q": (12, 10), "v": (7, 10)}  # (d_out, d_in)
 close = torch.testing.assert_close

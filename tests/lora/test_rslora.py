@@ -1,4 +1,4 @@
-"""Claims of lessonlib.rslora. References: PEFT's use_rslora, and the scale by hand."""
+"""Claims of lessonlib.lora.variants. References: PEFT's use_rslora, and the scale by hand."""
 
 import copy
 
@@ -9,7 +9,7 @@ from tiny_models import filled, logits
 from torch import nn
 
 from lessonlib.lora import LoRALinear, add_lora, load_lora, lora_layers, save_lora
-from lessonlib.rslora import RsLoRALinear
+from lessonlib.lora.variants import RsLoRALinear
 
 close = torch.testing.assert_close
 

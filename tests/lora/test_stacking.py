@@ -1,14 +1,14 @@
-"""Claims of lessonlib.stacking. References: LoRA's layers, the sum of their updates, arithmetic by hand."""
+"""Claims of lessonlib.lora.stacking. References: LoRA's layers, the sum of their updates, arithmetic by hand."""
 
 import pytest
 import torch
 from tiny_models import bits, filled, logits, same, train
 
-from lessonlib.dora import DoRALinear
 from lessonlib.lora import LoRAError, add_lora, lora_layers, merge_lora, remove_lora, unmerge_lora
-from lessonlib.merging import merge_updates
-from lessonlib.stacking import as_after, forgetting, settle, stack_lora, stacked, tasks, unstack_lora
-from lessonlib.updates import put_adapter
+from lessonlib.lora.deltas import put_adapter
+from lessonlib.lora.dora import DoRALinear
+from lessonlib.lora.merging import merge_updates
+from lessonlib.lora.stacking import as_after, forgetting, settle, stack_lora, stacked, tasks, unstack_lora
 
 close = torch.testing.assert_close
 

@@ -1,11 +1,11 @@
-"""Claims of lessonlib.small_transformer. References: numpy's lstsq, ridge in closed form, Python's own arithmetic."""
+"""Claims of lessonlib.networks.small_transformer. References: numpy's lstsq, ridge in closed form, Python's own arithmetic."""
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from lessonlib.small_transformer import (
+from lessonlib.networks.small_transformer import (
     VOCABULARY,
     Chains,
     SmallTransformer,

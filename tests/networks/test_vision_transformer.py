@@ -1,4 +1,4 @@
-"""Claims of lessonlib.vision_transformer. References: torch's own encoder layer with the same weights; counts by hand."""
+"""Claims of lessonlib.networks.vision_transformer. References: torch's own encoder layer with the same weights; counts by hand."""
 
 import copy
 
@@ -6,11 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from lessonlib.digits import Images, digits, score
+from lessonlib.corpora.digits import Images, digits, score
 from lessonlib.lora import LoRALinear, add_lora, lora_layers, merge_lora, remove_lora
-from lessonlib.session import seed_everything
-from lessonlib.training import fit, trainable_parameters
-from lessonlib.vision_transformer import (
+from lessonlib.networks.vision_transformer import (
     Layer,
     VisionTransformer,
     image_batches,
@@ -18,6 +16,7 @@ from lessonlib.vision_transformer import (
     patches,
     turned,
 )
+from lessonlib.training import fit, seed_everything, trainable_parameters
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
 close = torch.testing.assert_close

@@ -15,7 +15,9 @@ from interactive_figures import INTERACTIVE
 from widget_events import inside
 
 import lessonlib
-from lessonlib import figures, notebooks, quiz
+from lessonlib import figures
+from lessonlib.course import quiz
+from tools import notebooks
 
 PATHS = notebooks.paths()
 each = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lessonlib import notebooks
+from tools import notebooks
 
 OFFLINE = Path(__file__).parent / "offline"
 CELL_SECONDS = 600  # nbval's own default would let a dead kernel stall CI for half an hour

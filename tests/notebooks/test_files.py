@@ -8,10 +8,10 @@ import re
 import nbformat
 import pytest
 
-from lessonlib import notebooks
-from lessonlib.claims import claims
+from lessonlib.course.claims import claims
+from lessonlib.course.session import lessons
 from lessonlib.exercises import exercises, lessons_with_exercises
-from lessonlib.session import lessons
+from tools import notebooks
 
 PATHS = notebooks.paths()
 each = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

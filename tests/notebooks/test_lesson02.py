@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lessonlib import corpora
-from lessonlib.experiments_in_context import (
+from lessonlib.experiments import rerun
+from lessonlib.experiments.lesson02_in_context import (
     DRAWS,
     FORMS,
     SHOTS,
@@ -19,8 +20,8 @@ from lessonlib.experiments_in_context import (
     label_runs,
     shots_runs,
 )
-from lessonlib.runs import load_runs, rerun
-from lessonlib.small_transformer import linear_functions, regression_loss
+from lessonlib.networks.small_transformer import linear_functions, regression_loss
+from lessonlib.runs import load_runs
 from lessonlib.training import fit
 
 

@@ -9,13 +9,14 @@ from tiny_models import six_steps
 from transformers import DynamicCache  # noqa: F401  the notebook's cells may rely on it
 
 from lessonlib import corpora
-from lessonlib import experiments_prompts as room
-from lessonlib.claims import ClaimNotSettled, settle
+from lessonlib.course.claims import ClaimNotSettled, settle
 from lessonlib.evaluation import Accuracy
 from lessonlib.exercises import exercises
+from lessonlib.experiments import find, rerun
+from lessonlib.experiments import lesson03_prompts as room
 from lessonlib.prompting import calibrate
-from lessonlib.runs import Run, load_runs, rerun
-from lessonlib.soft_prompts import add_prefix, add_prompt
+from lessonlib.prompting.soft_prompts import add_prefix, add_prompt
+from lessonlib.runs import Run, load_runs
 
 
 def losses(source, name, add, model):
@@ -110,10 +111,12 @@ def test_the_spread_over_orders_leaves_out_what_formats_do():
 
 def test_a_recorded_run_is_judged_by_sentiment_or_by_intents():
     def run(name):
-        return Run("id", f"m:{name}", {"split": "validation"}, {}, "", 0.0, {}, {})
+        return Run("id", name, {"split": "validation"}, {}, "", "", 0.0, {}, {})
 
-    assert room.targets(run("prompt_grid")) == room.sentiment_tickets("validation")[1]
-    assert room.targets(run("prefix_tuning")) == list(corpora.tickets("test")["intent"])
+    assert find("prompt_grid").right_answers(run("prompt_grid")) == room.sentiment_tickets("validation")[1]
+    assert find("prefix_tuning").right_answers(run("prefix_tuning")) == list(
+        corpora.tickets("test")["intent"]
+    )
 
 
 def test_the_learners_function_reads_recorded_scores_as_the_library_does():
@@ -130,7 +133,7 @@ def test_a_prompt_of_each_tickets_own_is_calibrated_by_its_own_inputs():
             [[-9.0, -1.0]],
         ],  # the first prompt likes label 0, the second label 1
     }
-    run = Run("id", "m:f", {}, {}, "", 0.0, {"targets": [1, 0]}, results)
+    run = Run("id", "f", {}, {}, "", "", 0.0, {"targets": [1, 0]}, results)
     assert room.read_again(run, calibrate).predictions == [1, 0]
 
 

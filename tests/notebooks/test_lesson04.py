@@ -7,8 +7,8 @@ import pytest
 import torch
 from lesson_cells import definition
 
-from lessonlib import small_transformer
-from lessonlib.experiments_reasoning import (
+from lessonlib.experiments import rerun
+from lessonlib.experiments.lesson04_reasoning import (
     KINDS,
     PROPOSERS,
     TARGETS,
@@ -17,9 +17,10 @@ from lessonlib.experiments_reasoning import (
     prompt_runs,
     vote_problems,
 )
+from lessonlib.networks import small_transformer
+from lessonlib.networks.small_transformer import arithmetician, chained_arithmetic
 from lessonlib.reasoning import Vote, final_number, majority_vote, search
-from lessonlib.runs import load_runs, rerun
-from lessonlib.small_transformer import arithmetician, chained_arithmetic
+from lessonlib.runs import load_runs
 from lessonlib.training import fit
 
 

@@ -6,8 +6,17 @@ import torch
 from lesson_cells import definitions
 from torch import nn
 
-from lessonlib import digits, experiments_pruning, experiments_subspace, pruning
-from lessonlib.experiments_pruning import (
+from lessonlib import pruning
+from lessonlib.corpora import digits
+from lessonlib.evaluation import seed_interval
+from lessonlib.experiments import (
+    lesson05_lottery as experiments_pruning,
+)
+from lessonlib.experiments import (
+    lesson05_subspace as experiments_subspace,
+)
+from lessonlib.experiments import rerun
+from lessonlib.experiments.lesson05_lottery import (
     HIGH_RATE,
     NINETY,
     RATE,
@@ -20,17 +29,9 @@ from lessonlib.experiments_pruning import (
     controls,
     curves,
     learning_rate_trial,
-    mean_interval,
 )
-from lessonlib.pruning import (
-    holding,
-    iterative_magnitude_pruning,
-    left,
-    magnitudes,
-    shuffled,
-    snapshot,
-)
-from lessonlib.runs import load_runs, rerun
+from lessonlib.pruning import holding, iterative_magnitude_pruning, left, magnitudes, shuffled, snapshot
+from lessonlib.runs import load_runs
 
 IMAGES = digits.Images(digits.digits("train").x[:200], digits.digits("train").y[:200])
 LOTTERY = [
@@ -167,15 +168,15 @@ def test_subspaces_and_full_training_got_the_same_number_of_trials():
 def test_the_headline_holds_in_the_recorded_runs():
     sparsity, ways = curves(data="mnist1d", learning_rate=RATE["mnist1d"], **SCHEDULE)
     place = compared_rounds(SCHEDULE["rounds"]).index(NINETY)
-    at = {name: mean_interval([values[place] for values in seeds]) for name, seeds in ways.items()}
-    dense = mean_interval([values[0] for values in ways["winning ticket"]])
+    at = {name: seed_interval([values[place] for values in seeds]) for name, seeds in ways.items()}
+    dense = seed_interval([values[0] for values in ways["winning ticket"]])
     assert sparsity[place] > 0.9 and at["winning ticket"][0] > dense[0] - 0.01
     assert at["winning ticket"][1] > max(at["re-initialized"][2], at["random mask"][2])
 
 
 def test_mean_interval_is_students():
     # t with 4 degrees of freedom is 2.776 at 95 %; deviation of 1 to 5 is 1.5811, over the root of 5 0.7071.
-    mean, low, high = mean_interval([1, 2, 3, 4, 5])
+    mean, low, high = seed_interval([1, 2, 3, 4, 5])
     assert mean == 3 and high - mean == pytest.approx(2.776 * 0.7071, abs=1e-3)
     assert mean - low == pytest.approx(high - mean)
 

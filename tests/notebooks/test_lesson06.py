@@ -10,11 +10,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from lessonlib import corpora
-from lessonlib import experiments_adapters as room
 from lessonlib.adapters import add_adapters, around
-from lessonlib.claims import ClaimNotSettled, settle
+from lessonlib.course.claims import ClaimNotSettled, settle
 from lessonlib.exercises import exercises
-from lessonlib.runs import load_runs, rerun
+from lessonlib.experiments import lesson06_adapters as room
+from lessonlib.experiments import rerun
+from lessonlib.runs import load_runs
 
 
 def losses(source, model):

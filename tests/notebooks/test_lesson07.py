@@ -9,12 +9,13 @@ import torch
 from lesson_cells import cells, definition
 from tiny_models import six_steps
 
-from lessonlib import experiments_places as places
-from lessonlib import experiments_variants as variants
-from lessonlib.claims import ClaimNotSettled, settle
+from lessonlib.course.claims import ClaimNotSettled, settle
 from lessonlib.evaluation import paired_difference
+from lessonlib.experiments import lesson07_places as places
+from lessonlib.experiments import lesson07_variants as variants
+from lessonlib.experiments import rerun
 from lessonlib.lora import add_lora
-from lessonlib.runs import load_runs, rerun
+from lessonlib.runs import load_runs
 
 
 def losses(source, model):

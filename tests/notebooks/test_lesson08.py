@@ -9,13 +9,14 @@ from lesson_cells import cells, definition
 from tiny_models import next_token_loss, tiny_model
 
 from lessonlib import choosing
-from lessonlib import experiments_choosing as room
 from lessonlib.choosing import TREE, Question, Recommendation, Situation, leaves
-from lessonlib.claims import ClaimNotSettled, settle
-from lessonlib.comparison import recorded, score
+from lessonlib.course.claims import ClaimNotSettled, settle
 from lessonlib.exercises import exercises
-from lessonlib.figures.choosing import front
-from lessonlib.runs import load_runs, rerun
+from lessonlib.experiments import lesson08_methods as room
+from lessonlib.experiments import rerun
+from lessonlib.experiments.lesson08_tables import recorded, score
+from lessonlib.figures.lesson08 import front
+from lessonlib.runs import load_runs
 
 CODE = "\n".join(cell.source for cell in cells("08") if cell.cell_type == "code")
 
@@ -65,11 +66,11 @@ def test_the_reference_of_the_front_is_the_pictures_own():
 
 
 def test_the_reference_of_the_paired_interval_agrees_with_the_librarys():
-    from lessonlib.comparison import mean_interval
+    from lessonlib.experiments.lesson08_tables import text_interval
 
     torch.manual_seed(0)
     a, b = torch.rand(200).round(), torch.rand(200).round()
-    ours, theirs = exercises("08")["08.2"].reference(a, b), mean_interval((a - b).numpy())
+    ours, theirs = exercises("08")["08.2"].reference(a, b), text_interval((a - b).numpy())
     assert ours == pytest.approx(theirs, abs=0.02)
 
 

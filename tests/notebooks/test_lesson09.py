@@ -8,15 +8,16 @@ from lesson_cells import cells, definitions
 from tiny_models import six_steps
 from torch import nn
 
-from lessonlib import experiments_qlora as room
-from lessonlib.claims import ClaimNotSettled, settle
+from lessonlib.course.claims import ClaimNotSettled, settle
 from lessonlib.evaluation import paired_difference
-from lessonlib.four_bit import FourBitWeight, to_four_bits
+from lessonlib.experiments import lesson09_qlora as room
+from lessonlib.experiments import rerun
 from lessonlib.lora import add_lora
-from lessonlib.nf4 import PIECE, Quantized, in_blocks, nearest, unit
-from lessonlib.qlora import QLoRALinear
-from lessonlib.quantization import Functions, measure
-from lessonlib.runs import load_runs, rerun
+from lessonlib.quantization.formats import Functions, measure
+from lessonlib.quantization.linear import FourBitWeight, to_four_bits
+from lessonlib.quantization.nf4 import PIECE, Quantized, in_blocks, nearest, unit
+from lessonlib.quantization.qlora import QLoRALinear
+from lessonlib.runs import load_runs
 
 
 def defined(source: str) -> dict:
@@ -65,7 +66,7 @@ def test_an_edit_in_the_notebooks_own_cells_changes_the_outcome(line, edited, ma
 def test_the_model_is_trained_through_the_notebooks_own_layer():
     code = "\n".join(cell.source for cell in cells("09") if cell.cell_type == "code")
     assert "layer=FourBitLinear" in code and 'Functions("NF4", quantize, dequantize)' in code
-    assert "from lessonlib.nf4 import quantize" not in code
+    assert "from lessonlib.quantization.nf4 import quantize" not in code
 
 
 @pytest.mark.parametrize(

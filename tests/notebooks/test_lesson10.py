@@ -10,13 +10,14 @@ from tiny_models import Tokens, random_adapter, served, tiny_model
 from torch import nn
 from torch.nn import functional as F
 
-from lessonlib import experiments_deployment as room
-from lessonlib.bank import LoRABank
-from lessonlib.claims import ClaimNotSettled, claims, settle
-from lessonlib.distillation import softened
+from lessonlib.course.claims import ClaimNotSettled, claims, settle
 from lessonlib.evaluation import Accuracy
-from lessonlib.merging import trim
-from lessonlib.runs import load_runs, rerun
+from lessonlib.experiments import find, rerun
+from lessonlib.experiments import lesson10_deployment as room
+from lessonlib.lora.merging import trim
+from lessonlib.runs import load_runs
+from lessonlib.serving.bank import LoRABank
+from lessonlib.training.distillation import softened
 
 TOKENS = torch.randint(2, 512, (2, 6), generator=torch.Generator().manual_seed(0))
 
@@ -128,7 +129,9 @@ def test_experts_and_the_mixed_adapter_took_as_many_steps_and_as_many_trials():
 def test_the_recorded_scores_are_those_of_the_recorded_answers():
     (experts,) = load_runs("experts")
     for run in (experts, room.mixed()):
-        assert Accuracy(run.score["predictions"], room.targets(run)).value == run.accuracy
+        assert (
+            Accuracy(run.score["predictions"], find(run.experiment).right_answers(run)).value == run.accuracy
+        )
     assert room.scored(experts.results["said"]["router, new words"]).value == experts.accuracy
 
 

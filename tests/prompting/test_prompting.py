@@ -28,7 +28,7 @@ from lessonlib.prompting import (
     select_random,
     select_similar,
 )
-from lessonlib.soft_prompts import add_prefix, add_prompt
+from lessonlib.prompting.soft_prompts import add_prefix, add_prompt
 
 EXAMPLES = [("broken parcel", "refund"), ("late late", "delivery"), ("question", "not late at all")]
 LABELS = ["refund", "delivery", "not late at all", "ref", "of no use"]

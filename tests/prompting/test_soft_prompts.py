@@ -1,4 +1,4 @@
-"""Claims of lessonlib.soft_prompts. References: PEFT on the same weights, and the same model with the text itself in
+"""Claims of lessonlib.prompting.soft_prompts. References: PEFT on the same weights, and the same model with the text itself in
 front of its input."""
 
 import copy
@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from lessonlib.classification import LabelTask, label_logits
-from lessonlib.soft_prompts import (
+from lessonlib.prompting.soft_prompts import (
     Prefix,
     SoftPrompt,
     SoftPromptError,
@@ -29,6 +28,7 @@ from lessonlib.soft_prompts import (
     save_prompt,
 )
 from lessonlib.training import fit
+from lessonlib.training.labels import LabelTask, label_logits
 
 BOTH = pytest.mark.parametrize(
     ("add", "remove", "save", "load"),

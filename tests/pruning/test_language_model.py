@@ -1,4 +1,4 @@
-"""Claims of lessonlib.language_model_pruning. References: weights zeroed by hand, a model built with fewer layers."""
+"""Claims of lessonlib.pruning.language_model. References: weights zeroed by hand, a model built with fewer layers."""
 
 import math
 from types import SimpleNamespace
@@ -8,7 +8,7 @@ import torch
 from tiny_models import logits
 from torch.nn import functional as F
 
-from lessonlib.language_model_pruning import (
+from lessonlib.pruning.language_model import (
     PartError,
     every_head,
     head_importance,

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils import prune
 
 from lessonlib import pruning
-from lessonlib.digits import Images, digit_network, learn
+from lessonlib.corpora.digits import Images, digit_network, learn
 from lessonlib.pruning import (
     PruningError,
     full_masks,

@@ -1,4 +1,4 @@
-"""Claims of lessonlib.subspace. References: P written out as a matrix, and theta_0 + P z formed by hand."""
+"""Claims of lessonlib.pruning.subspace. References: P written out as a matrix, and theta_0 + P z formed by hand."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 from tiny_models import ALL, logits
 from torch import nn
 
-from lessonlib.subspace import (
+from lessonlib.pruning.subspace import (
     RandomSubspace,
     SubspaceError,
     add_subspace,

@@ -1,4 +1,4 @@
-"""Claims of lessonlib.quantization. References: gguf (ggml's own formats), bitsandbytes, torch's fake quantization."""
+"""Claims of lessonlib.quantization.formats. References: gguf (ggml's own formats), bitsandbytes, torch's fake quantization."""
 
 import lessonlib  # noqa: F401  first of all: whoever imports transformers before it is not offline
 
@@ -10,9 +10,8 @@ import torch
 from gguf import GGMLQuantizationType
 from gguf import quants as ggml
 
-from lessonlib import nf4
-from lessonlib.nf4 import CODEBOOK, QuantizationError
-from lessonlib.quantization import (
+from lessonlib.quantization import nf4
+from lessonlib.quantization.formats import (
     FORMATS,
     FP4,
     INT4,
@@ -27,6 +26,7 @@ from lessonlib.quantization import (
     pack,
     unpack,
 )
+from lessonlib.quantization.nf4 import CODEBOOK, QuantizationError
 
 close = torch.testing.assert_close
 EVERY = pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.name)

@@ -1,4 +1,4 @@
-"""Claims of lessonlib.four_bit. References: bitsandbytes' Linear4bit, and the dequantized weight in a plain layer."""
+"""Claims of lessonlib.quantization.linear. References: bitsandbytes' Linear4bit, and the dequantized weight in a plain layer."""
 
 import copy
 
@@ -12,9 +12,9 @@ from tiny_models import ALL, filled
 from torch import nn
 
 from lessonlib.evaluation import SavedTensors, step_bytes, tensor_bytes
-from lessonlib.four_bit import FourBitLinear, FourBitWeight, to_four_bits
 from lessonlib.lora import LoRAError, add_lora, load_lora, lora_layers, merge_lora, save_lora
-from lessonlib.nf4 import QuantizationError, dequantize, double_quantize, quantize
+from lessonlib.quantization.linear import FourBitLinear, FourBitWeight, to_four_bits
+from lessonlib.quantization.nf4 import QuantizationError, dequantize, double_quantize, quantize
 
 close = torch.testing.assert_close
 

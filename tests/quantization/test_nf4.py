@@ -1,4 +1,4 @@
-"""Claims of lessonlib.nf4. References: bitsandbytes, scipy's normal distribution, the QLoRA paper's appendix E."""
+"""Claims of lessonlib.quantization.nf4. References: bitsandbytes, scipy's normal distribution, the QLoRA paper's appendix E."""
 
 import lessonlib  # noqa: F401  first of all: whoever imports transformers before it is not offline
 
@@ -11,7 +11,7 @@ from bitsandbytes.backends.utils import CODE
 from scipy.stats import norm
 
 from lessonlib.evaluation import tensor_bytes
-from lessonlib.nf4 import (
+from lessonlib.quantization.nf4 import (
     CODEBOOK,
     DYNAMIC,
     DoubleQuantized,

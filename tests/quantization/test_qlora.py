@@ -1,4 +1,4 @@
-"""Claims of lessonlib.qlora. References: bitsandbytes, PEFT, the formulae of lessonlib.costs, hand arithmetic."""
+"""Claims of lessonlib.quantization.qlora. References: bitsandbytes, PEFT, the formulae of lessonlib.costs, hand arithmetic."""
 
 import lessonlib  # noqa: F401  first of all: whoever imports transformers before it is not offline
 
@@ -16,10 +16,10 @@ from torch import nn
 
 from lessonlib import hardware
 from lessonlib.costs import PURE_BFLOAT16, LoRA, QLoRA, training_memory
-from lessonlib.four_bit import FourBitLinear, to_four_bits
 from lessonlib.lora import LoRAError, add_lora, load_lora, lora_layers, merge_lora, save_lora, unmerge_lora
 from lessonlib.models import ModelFileError, load_base
-from lessonlib.qlora import (
+from lessonlib.quantization.linear import FourBitLinear, to_four_bits
+from lessonlib.quantization.qlora import (
     QLoRALinear,
     adamw_for,
     dense_weight,

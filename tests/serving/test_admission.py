@@ -1,4 +1,4 @@
-"""Claims of lessonlib.admission. References: adapters that PEFT and our save_lora write; vLLM's own list of limits."""
+"""Claims of lessonlib.serving.admission. References: adapters that PEFT and our save_lora write; vLLM's own list of limits."""
 
 import json
 import os
@@ -10,7 +10,8 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_models import ALL, filled, tiny_model
 
-from lessonlib.admission import (
+from lessonlib.lora import add_lora, save_lora
+from lessonlib.serving.admission import (
     CONFIG,
     WEIGHTS,
     EngineError,
@@ -19,7 +20,6 @@ from lessonlib.admission import (
     check_name,
     linear_shapes,
 )
-from lessonlib.lora import add_lora, save_lora
 
 
 @pytest.fixture(scope="module")

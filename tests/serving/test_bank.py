@@ -1,4 +1,4 @@
-"""Claims of lessonlib.bank. References: PEFT's `adapter_names`, each adapter alone in a LoRA model, the bare base."""
+"""Claims of lessonlib.serving.bank. References: PEFT's `adapter_names`, each adapter alone in a LoRA model, the bare base."""
 
 import warnings
 
@@ -7,10 +7,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from tiny_models import ALL, bits, filled, logits, random_adapter, same, served
 
-from lessonlib.bank import BankedLinear, LoRABank
 from lessonlib.lora import LoRAError, LoRALinear, add_lora, save_lora
+from lessonlib.lora.deltas import adapter_of, put_adapter
 from lessonlib.models import load_base
-from lessonlib.updates import adapter_of, put_adapter
+from lessonlib.serving.bank import BankedLinear, LoRABank
 
 close = torch.testing.assert_close
 

@@ -1,4 +1,4 @@
-"""Claims of lessonlib.engine and lessonlib.server that need no vLLM: what is refused before a server is started, and
+"""Claims of lessonlib.serving.engine and lessonlib.serving.server that need no vLLM: what is refused before a server is started, and
 what happens to one that does not start. The others are in tests/serving."""
 
 import socket
@@ -10,10 +10,10 @@ import psutil
 import pytest
 from tiny_models import ALL, filled, tiny_model
 
-from lessonlib import engine as room
-from lessonlib import server
-from lessonlib.engine import Engine, EngineAbsent, EngineError, serving_python
 from lessonlib.lora import add_lora, save_lora
+from lessonlib.serving import engine as room
+from lessonlib.serving import server
+from lessonlib.serving.engine import Engine, EngineAbsent, EngineError, serving_python
 
 
 @pytest.fixture(scope="module")

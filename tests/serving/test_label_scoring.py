@@ -1,11 +1,11 @@
-"""Claims of lessonlib.label_questions. Reference: score_labels on the same model; the "server" here is that model."""
+"""Claims of lessonlib.serving.label_scoring. Reference: score_labels on the same model; the "server" here is that model."""
 
 import pytest
 import torch
 
-from lessonlib.admission import EngineError
-from lessonlib.label_questions import PROMPTS_AT_ONCE, TOKENS_AT_ONCE, label_log_probs, label_tokens
 from lessonlib.prompting import score_labels
+from lessonlib.serving.admission import EngineError
+from lessonlib.serving.label_scoring import PROMPTS_AT_ONCE, TOKENS_AT_ONCE, label_log_probs, label_tokens
 
 PROMPTS = ["Ticket: billing late\nTopic:", "Ticket: broken parcel\nTopic:", "Ticket: billing late\nTopic:"]
 LABELS = [

@@ -1,4 +1,4 @@
-"""Claims of lessonlib.monitoring. References: scipy, the known mean of the stability index, counted false alarms."""
+"""Claims of lessonlib.serving.monitoring. References: scipy, the known mean of the stability index, counted false alarms."""
 
 from functools import partial
 
@@ -9,10 +9,10 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import fisher_exact
 from tiny_models import random_adapter, served
 
-from lessonlib.bank import LoRABank
 from lessonlib.corpora import tickets
 from lessonlib.lora import LoRAError
-from lessonlib.monitoring import (
+from lessonlib.serving.bank import LoRABank
+from lessonlib.serving.monitoring import (
     InputDrift,
     MonitorError,
     NothingToGoBackTo,

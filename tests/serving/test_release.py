@@ -1,4 +1,4 @@
-"""Claims of lessonlib.release. References: Newcombe's published example, hand arithmetic, hashlib, simulated answers."""
+"""Claims of lessonlib.serving.release. References: Newcombe's published example, hand arithmetic, hashlib, simulated answers."""
 
 import hashlib
 import json
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from lessonlib import release
 from lessonlib.evaluation import Accuracy
-from lessonlib.monitoring import PredictionDrift
-from lessonlib.release import Check, Report, ReportError
+from lessonlib.serving import release
+from lessonlib.serving.monitoring import PredictionDrift
+from lessonlib.serving.release import Check, Report, ReportError
 
 
 def answers(right: int, n: int) -> Accuracy:

@@ -1,15 +1,15 @@
-"""Claims of lessonlib.routing. References: sums by hand, the merge of updates, LoRA models that hold one expert."""
+"""Claims of lessonlib.serving.routing. References: sums by hand, the merge of updates, LoRA models that hold one expert."""
 
 import pytest
 import torch
 from tiny_models import logits, random_adapter, served
 
-from lessonlib.bank import LoRABank
-from lessonlib.classification import LabelTask
 from lessonlib.corpora import tickets
-from lessonlib.merging import merge_updates
+from lessonlib.lora.deltas import Update, put_adapter
+from lessonlib.lora.merging import merge_updates
 from lessonlib.models import load_base
-from lessonlib.routing import (
+from lessonlib.serving.bank import LoRABank
+from lessonlib.serving.routing import (
     Router,
     RouterError,
     mean_embedding,
@@ -18,7 +18,7 @@ from lessonlib.routing import (
     train_router,
     wrong_expert_rate,
 )
-from lessonlib.updates import Update, put_adapter
+from lessonlib.training.labels import LabelTask
 
 close = torch.testing.assert_close
 

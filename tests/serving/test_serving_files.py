@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from lessonlib.corpora import DATA
-from lessonlib.engine import serving_python
+from lessonlib.serving.engine import serving_python
 
 SERVING = DATA / "serving"
 SHELL = (SERVING / "ray_vllm.sh").read_text("utf8")

@@ -1,4 +1,4 @@
-"""Claims of lessonlib.traffic. References: hand counts, harmonic numbers, the law of large numbers, sleeping calls."""
+"""Claims of lessonlib.serving.traffic. References: hand counts, harmonic numbers, the law of large numbers, sleeping calls."""
 
 import itertools
 import threading
@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from lessonlib.traffic import (
+from lessonlib.serving.traffic import (
     Answer,
     Load,
     by_adapter,

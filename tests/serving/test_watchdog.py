@@ -1,4 +1,4 @@
-"""Claims of lessonlib.guard, on plain processes: nothing is left, however the asking program ends."""
+"""Claims of lessonlib.serving.watchdog, on plain processes: nothing is left, however the asking program ends."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from lessonlib import guard
+from lessonlib.serving import watchdog as guard
 
 pytestmark = pytest.mark.slow
 

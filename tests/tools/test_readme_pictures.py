@@ -6,7 +6,7 @@ import re
 import nbformat
 import pytest
 
-from lessonlib import notebooks, readme_pictures
+from tools import notebooks, readme_pictures
 
 each = pytest.mark.parametrize("path", readme_pictures.finished(), ids=lambda path: path.stem)
 

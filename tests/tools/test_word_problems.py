@@ -12,9 +12,9 @@ from fractions import Fraction
 
 import pytest
 
-from lessonlib import word_problems
 from lessonlib.corpora import DATA, SPLITS
-from lessonlib.word_problems import freeze, generate, settings
+from tools import word_problems
+from tools.word_problems import freeze, generate, settings
 
 
 def read(name: str) -> list[dict]:

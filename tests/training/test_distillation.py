@@ -1,4 +1,4 @@
-"""Claims of lessonlib.distillation. References: the paper's equations 2 and 4, torch's KL divergence, hand arithmetic."""
+"""Claims of lessonlib.training.distillation. References: the paper's equations 2 and 4, torch's KL divergence, hand arithmetic."""
 
 import copy
 from functools import partial
@@ -8,8 +8,9 @@ import torch
 from tiny_models import bits, filled, logits, same, tiny_model
 from torch.nn import functional as F
 
-from lessonlib.classification import LabelTask, label_logits, label_loss
-from lessonlib.distillation import (
+from lessonlib.lora import add_lora, lora_layers, merge_lora
+from lessonlib.training import fit, trainable_parameters
+from lessonlib.training.distillation import (
     DistillationError,
     distillation_loss,
     evenly_chosen,
@@ -18,8 +19,7 @@ from lessonlib.distillation import (
     softened,
     the_first,
 )
-from lessonlib.lora import add_lora, lora_layers, merge_lora
-from lessonlib.training import fit, trainable_parameters
+from lessonlib.training.labels import LabelTask, label_logits, label_loss
 
 LABELS = ["billing", "delivery", "refund"]
 TEXTS = ["late parcel", "thanks", "broken question", "refund late", "billing", "delivery thanks late"]

@@ -1,4 +1,4 @@
-"""Claims of lessonlib.classification. Reference of the logits: the full forward pass of transformers,
+"""Claims of lessonlib.training.labels. Reference of the logits: the full forward pass of transformers,
 one text alone or with an attention mask."""
 
 import copy
@@ -10,8 +10,8 @@ from peft import LoraConfig, get_peft_model
 from torch.nn import functional as F
 
 from lessonlib import corpora
-from lessonlib.classification import Batch, LabelTask, label_logits, label_loss
 from lessonlib.lora import add_lora, lora_layers
+from lessonlib.training.labels import Batch, LabelTask, label_logits, label_loss
 
 LABELS = ["refund", "billing", "technical"]
 TEXTS = [

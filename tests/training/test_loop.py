@@ -15,9 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from lessonlib import training
-from lessonlib.classification import Batch, label_loss
 from lessonlib.lora import LoRALinear, add_lora
-from lessonlib.training import fit, trainable_parameters
+from lessonlib.training import fit, loop, trainable_parameters
+from lessonlib.training.labels import Batch, label_loss
 
 
 def batches(steps=12, seed=0):
@@ -39,7 +39,7 @@ def adapted(layer=LoRALinear, seed=0):
 @pytest.fixture
 def eager(cache, monkeypatch):
     """The test's own cache, and a checkpoint after every step."""
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     return cache / "unfinished"
 
 
@@ -203,7 +203,7 @@ def test_another_base_model_under_the_same_adapter_is_not_taken_up(eager):
 
 
 def test_a_kill_while_the_checkpoint_is_written_is_survived(eager, monkeypatch):
-    whole, real, calls = fit(adapted(), batches(), learning_rate=1e-2), training.save_file, iter(range(10))
+    whole, real, calls = fit(adapted(), batches(), learning_rate=1e-2), loop.save_file, iter(range(10))
 
     def dies(tensors, path, **rest):
         real(tensors, path, **rest)
@@ -211,9 +211,9 @@ def test_a_kill_while_the_checkpoint_is_written_is_survived(eager, monkeypatch):
             path.write_bytes(path.read_bytes()[:100])
             raise Killed
 
-    monkeypatch.setattr(training, "save_file", dies)
+    monkeypatch.setattr(loop, "save_file", dies)
     interrupt(adapted(), step=11)
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 1e9)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 1e9)
     again = fit(adapted(), batches(), learning_rate=1e-2, resume="run")
     assert (again.resumed_at, again.losses) == (4, whole.losses)
     assert list(eager.iterdir()) == []
@@ -358,7 +358,7 @@ def slow_loss(model, batch):
 
 def train_in_a_process_that_is_killed():
     torch.set_num_threads(1)
-    training.CHECKPOINT_SECONDS = 0.0
+    loop.CHECKPOINT_SECONDS = 0.0
     fit(adapted(), batches(40), learning_rate=1e-2, loss=slow_loss, resume="run")
 
 

@@ -1,4 +1,4 @@
-"""lessonlib.master_weights against torch's own AdamW in float32."""
+"""lessonlib.training.master_weights against torch's own AdamW in float32."""
 
 import copy
 
@@ -8,8 +8,8 @@ from tiny_models import Tokens, next_token_loss, tiny_model
 from torch import nn
 
 from lessonlib.evaluation import training_bytes
-from lessonlib.master_weights import MasterAdamW
 from lessonlib.training import fit
+from lessonlib.training.master_weights import MasterAdamW
 
 SETTINGS = {"lr": 3e-2, "weight_decay": 0.1}
 

@@ -1,4 +1,4 @@
-"""Claims of lessonlib.distributed, with two real processes. References: one process with the whole batch, and PEFT."""
+"""Claims of lessonlib.training.parallel, with two real processes. References: one process with the whole batch, and PEFT."""
 
 import lessonlib  # noqa: F401  first of all: whoever imports transformers before it is not offline
 
@@ -17,11 +17,11 @@ from peft import PeftModel
 from tiny_models import logits, tiny_model, tiny_tokenizer
 from two_processes import adapted_tiny_model, doubled_batch
 
-from lessonlib import distributed
-from lessonlib.classification import Batch, label_loss
-from lessonlib.distributed import LaunchError, main, share, ticket_batches
 from lessonlib.lora import load_lora
-from lessonlib.qlora import QLoRALinear, load_four_bit
+from lessonlib.quantization.qlora import QLoRALinear, load_four_bit
+from lessonlib.training import parallel as distributed
+from lessonlib.training.labels import Batch, label_loss
+from lessonlib.training.parallel import LaunchError, main, share, ticket_batches
 
 pytestmark = pytest.mark.slow
 STEPS = 6

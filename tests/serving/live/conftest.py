@@ -6,16 +6,16 @@ import pytest
 from served_models import NAMES, adapted, base_model
 from transformers import AutoTokenizer
 
-from lessonlib.engine import serving_python
 from lessonlib.lora import save_lora
 from lessonlib.models import find_base
-from lessonlib.traffic import WatchedEngine
+from lessonlib.serving.engine import serving_python
+from lessonlib.serving.traffic import WatchedEngine
 
 
 def pytest_collection_modifyitems(items):
     absent = serving_python() is None and not os.environ.get("CI")
     for item in items:
-        if "serving" in item.path.parts:
+        if "live" in item.path.parts:
             item.add_marker(pytest.mark.serving)
             if absent:  # where CI is set they fail instead, with the same words
                 item.add_marker(pytest.mark.skip(reason="no vLLM here: run `make serve-env`"))

@@ -17,10 +17,10 @@ import torch
 from peft import PeftModel
 from served_models import NAMES, adapted, base_model
 
-from lessonlib.engine import EngineError
 from lessonlib.lora import save_lora
 from lessonlib.prompting import score_labels
-from lessonlib.traffic import lru_hits, offer, zipf
+from lessonlib.serving.engine import EngineError
+from lessonlib.serving.traffic import lru_hits, offer, zipf
 
 PROMPTS = ["Ticket: I was charged twice.\nTopic:", "Ticket: where is my parcel?\nTopic:"]
 LABELS = [" refund", " delivery", " product question", " praise or complaint"]  # of one token, and of several
@@ -61,7 +61,7 @@ def test_the_adapters_are_further_apart_than_the_tolerance(engine):
 
 
 def test_each_answer_is_the_asked_ones_whatever_shares_its_batch_the_base_too(engine):
-    # vLLM 0.32 on a CPU lets the adapter in the last place answer for the base: see lessonlib.vllm_server.
+    # vLLM 0.32 on a CPU lets the adapter in the last place answer for the base: see lessonlib.serving.vllm_server.
     names = ("base", *NAMES[:2])
     alone = {name: engine.label_log_probs(name, PROMPTS, LABELS) for name in names}
     requests = [(names[i % 3], i % 2) for i in range(96)]
@@ -260,7 +260,7 @@ def test_bad_json_is_refused(engine, body):
 
 ASKER = """
 import sys, time
-from lessonlib.engine import Engine
+from lessonlib.serving.engine import Engine
 engine = Engine(sys.argv[1], startup_seconds=600)
 engine.start()
 print("READY", engine.server._process.pid, flush=True)

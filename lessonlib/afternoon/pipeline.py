@@ -26,22 +26,21 @@ from datasets import DatasetDict
 from torch import nn
 from torch.nn import functional as F
 
-from . import corpora, release
-from .classification import LabelTask, label_logits
-from .evaluation import Accuracy, text_logits
-from .experiments import tickets_task
-from .experiments_adapters import SHORT
-from .four_bit import to_four_bits
-from .lora import add_lora, load_lora, merge_lora, remove_lora, save_lora
-from .models import find_base, load_base, sha256
-from .monitoring import PredictionDrift
-from .own_data import SPLITS, CorpusError
-from .progress import Bar
-from .qlora import model_bytes
-from .raw_texts import Scores, baselines, contradictions, read, split, write_splits
-from .release import Check, Report
-from .session import seed_everything
-from .training import fit
+from lessonlib import corpora
+from lessonlib.corpora.own import SPLITS, CorpusError
+from lessonlib.corpora.raw_texts import Scores, baselines, contradictions, read, split, write_splits
+from lessonlib.display import Bar
+from lessonlib.evaluation import Accuracy, text_logits
+from lessonlib.experiments.tickets import SHORT, tickets_task
+from lessonlib.lora import add_lora, load_lora, merge_lora, remove_lora, save_lora
+from lessonlib.models import find_base, load_base, sha256
+from lessonlib.quantization.linear import to_four_bits
+from lessonlib.quantization.qlora import model_bytes
+from lessonlib.serving import release
+from lessonlib.serving.monitoring import PredictionDrift
+from lessonlib.serving.release import Check, Report
+from lessonlib.training import fit, seed_everything
+from lessonlib.training.labels import LabelTask, label_logits
 
 RATES = (1e-3, 2e-3)
 LISTED = 20  # labels are named in the prompt up to this number
@@ -381,7 +380,7 @@ def serve(base: str | Path, adapter: str | Path, task: LabelTask):
 
     Use it in a `with` block: the server ends with it.
     """
-    from .engine import Engine, serving_python
+    from lessonlib.serving.engine import Engine, serving_python
 
     if serving_python() is None:
         return None
@@ -396,7 +395,7 @@ def load(
 
     base, tuned: this process's answers to the rows, without and with the adapter; the server's have to be the latter.
     """
-    from .traffic import offer
+    from lessonlib.serving.traffic import offer
 
     places, prompts = [], []
     for place, text in enumerate(rows["text"]):
@@ -694,7 +693,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print(f"\n{report}\n\nWritten: {out}/report.md, report.json, adapter, splits, watch.json")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

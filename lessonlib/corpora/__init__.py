@@ -1,0 +1,39 @@
+"""Everything that is read from data/, and your own file in its place."""
+
+from .own import SPLITS, CorpusError, from_csv
+from .texts import (
+    DATA,
+    INTENTS,
+    REASONING,
+    SENTIMENTS,
+    URGENCIES,
+    WORDS,
+    fingerprint,
+    handbook,
+    handbook_questions,
+    reasoning,
+    replies,
+    tickets,
+    vocabulary,
+    word_problems,
+)
+
+__all__ = [
+    "DATA",
+    "INTENTS",
+    "REASONING",
+    "SENTIMENTS",
+    "SPLITS",
+    "URGENCIES",
+    "WORDS",
+    "CorpusError",
+    "fingerprint",
+    "from_csv",
+    "handbook",
+    "handbook_questions",
+    "reasoning",
+    "replies",
+    "tickets",
+    "vocabulary",
+    "word_problems",
+]

@@ -1,0 +1,43 @@
+"""Prompts, the scores of their labels, calibration, the choice of examples, and writing."""
+
+from .scoring import (
+    CONTENT_FREE,
+    HEAD_ROWS,
+    TEMPLATE,
+    FewShotPrompt,
+    PromptError,
+    calibrate,
+    common_run,
+    complete,
+    context_length,
+    evaluating,
+    model_vectors,
+    pad_right,
+    score_labels,
+    score_whole_texts,
+    select_diverse,
+    select_random,
+    select_similar,
+    word_vectors,
+)
+
+__all__ = [
+    "CONTENT_FREE",
+    "HEAD_ROWS",
+    "TEMPLATE",
+    "FewShotPrompt",
+    "PromptError",
+    "calibrate",
+    "common_run",
+    "complete",
+    "context_length",
+    "evaluating",
+    "model_vectors",
+    "pad_right",
+    "score_labels",
+    "score_whole_texts",
+    "select_diverse",
+    "select_random",
+    "select_similar",
+    "word_vectors",
+]
