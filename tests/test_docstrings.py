@@ -11,7 +11,7 @@ import lessonlib
 LIBRARY = Path(lessonlib.__file__).parent
 FILES = sorted(LIBRARY.rglob("*.py"))
 TENSOR = re.compile(r"\b(Tensor|ndarray)\b")
-SHAPE = re.compile(r"\((\.\.\.|\w+)?(,| \w+,|\))|\([\w.]+(, ?[\w.]+)*,?\)|\bscalar\b|\bany shape\b|\bshape\b")
+SHAPE = re.compile(r"\((\.\.\.|[\w.]+),[^()]*\)|\b(shapes?|scalar)\b")
 
 
 def public(tree):
