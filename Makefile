@@ -16,7 +16,7 @@ small_then = $(BIN)/python -m pytest $(PARALLEL) -m "not ($(LONG))"; small=$$?; 
 NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: call make with PYTHON=/path/to/python3.11")'
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test setup check notebook notebooks afternoon runs serve-env bench robust style badges tables pictures pages environment
+.PHONY: help lab test setup check notebook notebooks afternoon runs serve-env bench robust style badges tables claims pictures pages environment
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -84,6 +84,9 @@ badges: setup    ## write the repository's address (pyproject.toml) into the not
 
 tables: setup    ## write the README's table and the notebooks' header lines from lessons.toml
 	@$(BIN)/python -m tools.notebooks tables
+
+claims: setup    ## write docs/claims.md from data/claims.csv
+	@$(BIN)/python -m tools.claims
 
 pictures: setup  ## write docs/pictures and the README's pictures from the notebooks' outputs
 	@$(BIN)/python -m tools.notebooks pictures

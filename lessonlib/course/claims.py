@@ -1,22 +1,37 @@
-"""The claims of the source lessons: each is settled, by a figure, in one cell of one notebook."""
+"""The ledger of claims: what two source lessons say, each with a verdict, the right value, and how that is known.
+
+A notebook that has not been rewritten yet settles its own rows by `settle`; of the others, tests/claims compute what can
+be computed and read what was recorded. docs/claims.md shows all rows.
+"""
 
 import csv
 import functools
 import math
+import os
+import re
 import textwrap
 from dataclasses import dataclass
 
 from lessonlib.corpora import DATA
-from lessonlib.display import Table
+from lessonlib.corpora.paper_tables import published
+from lessonlib.corpora.published import papers
+from lessonlib.display import PAGE, Table
 
 VERDICTS = ("holds", "wrong", "misleading", "inconsistent", "unverifiable", "rule of thumb", "plausible")
-
-
-PAGE = 92  # letters in a line: longer ones are broken by JupyterLab in the middle of a word
+KINDS = {
+    "computed": "a test computes it (tests/claims), or the notebook does until it is rewritten",
+    "measured": "a recorded run says it, or the notebook measures it at every execution",
+    "cited": "a paper says it: the cells of data/paper_tables, or the paper of data/papers.csv",
+    "open": "no source was found, and nothing here bears on it",
+}
 
 
 class ClaimNotSettled(AssertionError):
     """The notebook's own figure does not bear the verdict out."""
+
+
+class EvidenceError(ValueError):
+    """A row of data/claims.csv names evidence that is not there."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +46,21 @@ class Claim:
     correct: str
     tolerance: str
     unit: str
+    kind: str
+    evidence: str
     source: str
+
+    @property
+    def right(self) -> str:
+        """What is right, with its unit; where there is nothing to put in the claim's place, that."""
+        if not self.correct:
+            return "no published source found" if self.verdict == "unverifiable" else "no figure"
+        return _with_unit(self.correct, self.unit)
+
+    @property
+    def says(self) -> str:
+        """What the lesson states, with its unit; a dash where it states no figure."""
+        return _with_unit(self.stated, self.unit) if self.stated else "–"
 
 
 @functools.cache
@@ -39,6 +68,40 @@ def claims() -> dict[str, Claim]:
     """All rows of data/claims.csv by id."""
     with (DATA / "claims.csv").open(encoding="utf8", newline="") as file:
         return {row["id"]: Claim(**row) for row in csv.DictReader(file)}
+
+
+# --- cited evidence: cells of published tables, and papers -----------------------------------------------------------
+
+CELL = re.compile(r"\[([^|\]]+)\|([^|\]]+)\|([^\]]+)\]")
+
+
+def cited_value(claim: Claim) -> float | None:
+    """The figure that a cited row's formula gives: "= 100 * [table|row|column] / [table|row|column]".
+
+    None where its evidence is a list of cells and papers, without a formula. Raises EvidenceError for a cell or a paper
+    that is not kept here.
+    """
+    values = [_cell(claim, *match) for match in CELL.findall(claim.evidence)]
+    if claim.evidence.startswith("="):
+        formula = CELL.sub(lambda _: repr(values.pop(0)), claim.evidence.removeprefix("="))
+        if not re.fullmatch(r"[\d.e+\-*/() ]+", formula):
+            raise EvidenceError(f"{claim.id}: {claim.evidence!r} is no arithmetic over cells")
+        return float(eval(formula))  # digits and operators alone, by the line above
+    keys = {paper.key for paper in papers()}
+    for part in filter(None, (part.strip() for part in CELL.sub("", claim.evidence).split(";"))):
+        if part not in keys and not part.startswith("document: "):
+            raise EvidenceError(f"{claim.id}: no paper {part!r} in data/papers.csv")
+    return None
+
+
+def _cell(claim: Claim, table: str, row: str, column: str) -> float:
+    try:
+        return published(table, row, column)
+    except KeyError as cause:
+        raise EvidenceError(f"{claim.id}: {cause.args[0]}") from None
+
+
+# --- settled in a notebook -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -49,13 +112,19 @@ class Settled:
     ours: float | bool | str
 
     def __repr__(self):
-        here = " ".join(
-            filter(
-                None,
-                [_figure(self.ours, self.claim.unit), "" if isinstance(self.ours, bool) else self.claim.unit],
-            )
-        )
-        return f"{self.claim.id} {self.claim.verdict}: {self.claim.claim} Here: {here}."
+        return f"{self.claim.id} {self.claim.verdict}: {self.claim.claim} {self.answer}"
+
+    @property
+    def answer(self) -> str:
+        """This notebook's figure where it has one, otherwise what is right."""
+        if self.has_figure:
+            return f"Here: {_with_unit(self.ours, self.claim.unit)}."
+        return f"Right: {self.claim.right}."
+
+    @property
+    def has_figure(self) -> bool:
+        """Whether the notebook's own figure is what settles the claim."""
+        return self.claim.kind in ("computed", "measured") and not isinstance(self.ours, bool)
 
     def _ipython_display_(self):
         """Nothing: `settle` has printed it, so that each of several in a cell is seen."""
@@ -65,42 +134,50 @@ _settled: dict[str, Settled] = {}
 
 
 def settle(id: str, ours) -> Settled:
-    """Assert the verdict of data/claims.csv with a figure of ours, print it, and keep it for the closing table.
+    """Hold a verdict of data/claims.csv to a figure of ours, print it with what is right, and keep it for the closing table.
 
     ours: a number, in the claim's unit, where the row has a correct value: it must lie within the row's tolerance
         of it, and for the verdict "wrong" farther than that from the stated value. A bool where the row has no
-        number: whether what the row calls correct came out in the cell.
+        number: whether what the row calls correct came out in the cell. A row that is cited or open is only printed.
 
-    Raises KeyError for an unknown id, TypeError for a bool where a number belongs or the reverse, and ClaimNotSettled where the figure does not bear the verdict out.
+    Under CI a figure that does not bear the verdict out raises ClaimNotSettled. Elsewhere it is a learner's, who has
+    changed a number: it is printed beside the verdict, and the notebook goes on.
+    Raises KeyError for an unknown id and TypeError for a bool where a number belongs or the reverse.
     """
     if id not in claims():
         raise KeyError(f"no claim {id!r} in data/claims.csv")
     claim = claims()[id]
+    if claim.kind in ("computed", "measured") and (problem := _problem(claim, ours)):
+        if os.environ.get("CI"):
+            raise ClaimNotSettled(problem)
+        _say(f"{id} {claim.verdict}: {claim.claim} With your values: {_with_unit(ours, claim.unit)}.")
+        _say(f"     The verdict is for the course's own: {claim.right}.")
+        return Settled(claim, ours)
+    _settled[id] = Settled(claim, ours)
+    _say(repr(_settled[id]))
+    return _settled[id]
+
+
+def _problem(claim: Claim, ours) -> str:
+    """Why `ours` does not bear the verdict out; empty where it does."""
     correct, stated = _number(claim.correct), _number(claim.stated)
     if isinstance(ours, bool):
         if correct is not None:
-            raise TypeError(f"{id} has a number, {correct} {claim.unit}: pass yours and not {ours}")
-        if not ours:
-            raise ClaimNotSettled(f"{id}: not shown: {claim.correct or claim.claim}")
-    elif correct is None:
-        raise TypeError(f"{id} has no number to compare {ours!r} with: pass True or False")
-    else:
-        tolerance = float(claim.tolerance)
-        if not math.isclose(float(ours), correct, rel_tol=1e-12, abs_tol=tolerance):
-            raise ClaimNotSettled(
-                f"{id}: ours is {ours}, data/claims.csv says {correct} ± {tolerance} {claim.unit}"
-            )
-        if (
-            claim.verdict == "wrong"
-            and stated is not None
-            and math.isclose(float(ours), stated, abs_tol=tolerance)
-        ):
-            raise ClaimNotSettled(
-                f"{id}: ours is {ours}, which is what the lesson states, yet the verdict is 'wrong'"
-            )
-    _settled[id] = Settled(claim, ours)
-    print(textwrap.fill(repr(_settled[id]), PAGE, subsequent_indent="     "))
-    return _settled[id]
+            raise TypeError(f"{claim.id} has a number, {correct} {claim.unit}: pass yours and not {ours}")
+        return "" if ours else f"{claim.id}: not shown: {claim.correct or claim.claim}"
+    if correct is None:
+        raise TypeError(f"{claim.id} has no number to compare {ours!r} with: pass True or False")
+    tolerance = float(claim.tolerance)
+    if not math.isclose(float(ours), correct, rel_tol=1e-12, abs_tol=tolerance):
+        return f"{claim.id}: ours is {ours}, data/claims.csv says {correct} ± {tolerance} {claim.unit}"
+    agrees = stated is not None and math.isclose(float(ours), stated, abs_tol=tolerance)
+    if claim.verdict == "wrong" and agrees:
+        return f"{claim.id}: ours is {ours}, which is what the lesson states, yet the verdict is 'wrong'"
+    return ""
+
+
+def _say(line: str) -> None:
+    print(textwrap.fill(line, PAGE, subsequent_indent="     "))
 
 
 def _number(text: str) -> float | None:
@@ -113,21 +190,24 @@ def _number(text: str) -> float | None:
 def _figure(value, unit: str = "") -> str:
     number = None if isinstance(value, bool) else _number(str(value))
     if number is None:
-        return {True: "shown", False: "not shown"}.get(value, str(value))
+        return {True: "so", False: "not so"}.get(value, str(value))
     if unit == "year":
         return f"{number:.0f}"
     return f"{number:,.0f}" if number == int(number) or abs(number) >= 1e4 else f"{number:,.4g}"
 
 
+def _with_unit(value, unit: str) -> str:
+    """A number with its unit; words as they are."""
+    return " ".join(filter(None, [_figure(value, unit), unit if _number(str(value)) is not None else ""]))
+
+
 def _cells(row: Settled) -> tuple[str, ...]:
     c = row.claim
-    unit = f" {c.unit}" if c.unit else ""
-    said = _figure(c.stated, c.unit) + (unit if _number(c.stated) is not None else "") if c.stated else "–"
-    here = _figure(row.ours, c.unit) + ("" if isinstance(row.ours, bool) else unit)
-    return f"{c.id}. {c.claim}", said, c.verdict, here, c.source
+    right = _with_unit(row.ours, c.unit) if row.has_figure else c.right
+    return f"{c.id}. {c.claim}", c.says, c.verdict, right, c.source
 
 
 def table() -> Table:
     """The closing table of what this notebook has settled, in the order of the ids."""
-    columns = ("claim", "the lesson says", "verdict", "here", "source")
+    columns = ("claim", "the lesson says", "verdict", "right", "source")
     return Table(columns, [_cells(_settled[id]) for id in sorted(_settled)])

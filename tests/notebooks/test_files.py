@@ -8,7 +8,6 @@ import re
 import nbformat
 import pytest
 
-from lessonlib.course.claims import claims
 from lessonlib.course.session import lessons
 from lessonlib.exercises import exercises, lessons_with_exercises
 from tools import notebooks
@@ -186,30 +185,6 @@ def test_a_learner_who_did_nothing_sees_no_error_and_one_who_solved_all_sees_onl
         assert f"✓ {exercise.id} right" in capsys.readouterr().out
         exec(setup + exercise.stub + last, {})
         assert f"○ {exercise.id} not yet" in capsys.readouterr().out
-
-
-def settled():
-    return [
-        (path.name[:2], id)
-        for path in PATHS
-        for cell in code_cells(path)
-        for id in re.findall(r'settle\(\s*"(C\d{3})"', cell.source)
-    ]
-
-
-def test_each_claim_is_settled_at_most_once_and_in_its_own_notebook():
-    ids = [id for _, id in settled()]
-    assert len(set(ids)) == len(ids)
-    assert all(claims()[id].notebook == number for number, id in settled())
-
-
-def test_a_finished_notebook_settles_all_its_claims(capsys):
-    done = {id for _, id in settled()}
-    open_claims = [claim for claim in claims().values() if claim.id not in done]
-    finished = {number for number, entry in lessons().items() if entry.get("all_claims_settled")}
-    assert not [claim.id for claim in open_claims if claim.notebook in finished]
-    with capsys.disabled():
-        print(f"\n{len(done)} claims settled, {len(open_claims)} of {len(claims())} open")
 
 
 def test_readme_table_is_fresh():

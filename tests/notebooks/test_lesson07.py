@@ -9,7 +9,6 @@ import torch
 from lesson_cells import cells, definition
 from tiny_models import six_steps
 
-from lessonlib.course.claims import ClaimNotSettled, settle
 from lessonlib.evaluation import paired_difference
 from lessonlib.experiments import lesson07_places as places
 from lessonlib.experiments import lesson07_variants as variants
@@ -49,22 +48,6 @@ def test_every_lora_layer_that_the_notebook_adds_is_its_own_class_or_one_made_fr
     given = [layer for line in calls for layer in re.findall(r"layer=(\w+)", line) or ["none"]]
     assert given.count("LoRALinear") >= 8 and set(given) <= {"LoRALinear", "kind"}
     assert "for kind, r in ((LoRALinear, 1), (Undivided, 1)" in code and "class Undivided(LoRALinear)" in code
-
-
-@pytest.mark.parametrize(
-    "id, slip",
-    # What the source lessons state: alpha = r, ranks of 64 at most, a tenth of the cost, 10 to 100 times the rate.
-    [("C118", 1), ("C134", 64), ("C206", 10), ("C124", 10), ("C201", 0.5), ("C208", 1), ("C119", 0.5)],
-)
-def test_the_sources_own_figures_do_not_settle_the_claims(id, slip):
-    with pytest.raises(ClaimNotSettled):
-        settle(id, ours=slip)
-
-
-@pytest.mark.parametrize("id", ["C019", "C136", "C181", "C182", "C187", "C200", "C202", "C203", "C211"])
-def test_a_claim_that_did_not_come_out_is_not_settled(id):
-    with pytest.raises(ClaimNotSettled):
-        settle(id, ours=False)
 
 
 def test_on_tickets_everything_beats_queries_and_values_alone_at_an_equal_number_of_parameters():

@@ -10,7 +10,6 @@ from tiny_models import next_token_loss, tiny_model
 
 from lessonlib import choosing
 from lessonlib.choosing import TREE, Question, Recommendation, Situation, leaves
-from lessonlib.course.claims import ClaimNotSettled, settle
 from lessonlib.exercises import exercises
 from lessonlib.experiments import lesson08_methods as room
 from lessonlib.experiments import rerun
@@ -92,30 +91,6 @@ def steps_in_bfloat16(with_masters: bool, rate: float = 3e-5) -> float:
 
 def test_masters_learn_where_bfloat16_alone_stalls():
     assert steps_in_bfloat16(True) > 2 * steps_in_bfloat16(False) > -0.1
-
-
-@pytest.mark.parametrize(
-    "id, slip",
-    # The slips of the source: BERT's adapters, rank 1 for rank 8, T5-Base's prompt, 0.01 and 0.003 per cent of 175B.
-    [
-        ("C139", 6_300_000),
-        ("C140", 4_700_000),
-        ("C141", 77_000),
-        ("C144", 5_000),
-        ("C178", 0.01),
-        ("C146", 0.003),
-        ("C142", 20),
-    ],
-)
-def test_the_sources_own_figures_do_not_settle_the_claims(id, slip):
-    with pytest.raises(ClaimNotSettled):
-        settle(id, ours=slip)
-
-
-@pytest.mark.parametrize("id", ["C137", "C143", "C152", "C154", "C155", "C180", "C223"])
-def test_a_claim_that_did_not_come_out_is_not_settled(id):
-    with pytest.raises(ClaimNotSettled):
-        settle(id, ours=False)
 
 
 @pytest.mark.parametrize("method", room.TRAINED)

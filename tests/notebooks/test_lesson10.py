@@ -10,7 +10,7 @@ from tiny_models import Tokens, random_adapter, served, tiny_model
 from torch import nn
 from torch.nn import functional as F
 
-from lessonlib.course.claims import ClaimNotSettled, claims, settle
+from lessonlib.course.claims import claims
 from lessonlib.evaluation import Accuracy
 from lessonlib.experiments import find, rerun
 from lessonlib.experiments import lesson10_deployment as room
@@ -88,22 +88,6 @@ def test_every_cell_that_calls_the_engine_says_so_where_there_is_none():
         assert "served(" in source or all(f.decorator_list or f.name == "under_load" for f in functions), (
             source
         )
-
-
-@pytest.mark.parametrize(
-    "id, slip",
-    # The slips of the source: a name and a path; five steps; an afternoon's hours; its years; another paper's figure.
-    [("C220", 2), ("C172", 5), ("C170", 6), ("C188", 2021), ("C189", 2024), ("C173", 78.7), ("C176", 0)],
-)
-def test_the_sources_own_figures_do_not_settle_the_claims(id, slip):
-    with pytest.raises(ClaimNotSettled):
-        settle(id, ours=slip)
-
-
-@pytest.mark.parametrize("id", ["C169", "C171", "C174", "C177", "C183", "C184", "C190", "C191", "C222"])
-def test_a_claim_that_did_not_come_out_is_not_settled(id):
-    with pytest.raises(ClaimNotSettled):
-        settle(id, ours=False)
 
 
 def test_the_prose_counts_the_verdicts_as_they_stand():
