@@ -5,6 +5,7 @@ own object comes back if it is right, the reference if it is not yet. So the not
 """
 
 import importlib
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,13 +48,22 @@ class Exercise:
         return f"Exercise {self.id} · {'●' * self.difficulty}{'○' * (3 - self.difficulty)} · {self.minutes} minutes"
 
 
-def execute(code: str) -> dict:
+def code(block: str) -> str:
+    """The code of a cell, written as an indented block: without the indentation and the first line's break.
+
+    >>> code("\\n    def f(x):\\n        return x\\n    ")
+    'def f(x):\\n    return x\\n'
+    """
+    return textwrap.dedent(block).lstrip("\n").rstrip() + "\n"
+
+
+def execute(source: str) -> dict:
     """Run an exercise's code by itself, with the imports that its cell may rely on."""
     from torch import nn
     from torch.nn import functional as F
 
     names = {"torch": torch, "nn": nn, "F": F}
-    exec(code, names)
+    exec(source, names)
     return names
 
 

@@ -19,13 +19,15 @@ def answered(value):
 
 
 def number(value) -> float:
-    """The value as a float, if it is a number or a tensor of one."""
+    """The value, if it is a number, or a tensor of one."""
     value = answered(value)
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         return value.item()
+    if isinstance(value, str):
+        raise NotYet(f"the text {value!r} comes back; make a number of it with int()")
     if not isinstance(value, Real) or isinstance(value, bool):
         raise NotYet(f"a {type(value).__name__} comes back where a number is asked for")
-    return float(value)
+    return value
 
 
 def refuse_slips(value: float, slips: Mapping[float, str]) -> None:

@@ -4,15 +4,8 @@ import itertools
 import math
 from numbers import Real
 
-from . import Exercise, NotYet
-from .answers import answered
-
-
-def _number(value) -> float:
-    value = answered(value)
-    if not isinstance(value, Real) or isinstance(value, bool):
-        raise NotYet(f"a {type(value).__name__} comes back where a number is asked for")
-    return value
+from . import Exercise, NotYet, code
+from .answers import number
 
 
 def _same(a, b) -> bool:
@@ -55,7 +48,7 @@ _BYTES = (
 
 def _verify_bytes(answer):
     # One byte, ten, a hundred and a thousand: the digits of bytes a parameter are what was counted how often.
-    ours = _number(answer(7, 1, 10, 100, 1000))
+    ours = number(answer(7, 1, 10, 100, 1000))
     if _same(ours, 7 * 1):
         raise NotYet("only the weights are there; training keeps a gradient and two moments for each as well")
     if _same(ours, 7 * 200):
@@ -72,7 +65,7 @@ def _verify_bytes(answer):
 
 
 def _verify_defaults(answer):
-    if not _same(ours := _number(answer(1000)), 12_000):
+    if not _same(ours := number(answer(1000)), 12_000):
         raise NotYet(
             f"right with all sizes given, but 1,000 parameters with the defaults come to {ours:,} bytes"
         )
@@ -84,10 +77,15 @@ BYTES = Exercise(
     name="training_bytes",
     difficulty=1,
     minutes=4,
-    stub="def training_bytes(parameters, weight=2, gradient=2, moment=4, master=0):\n    ...\n",
+    stub=code("""
+        def training_bytes(parameters, weight=2, gradient=2, moment=4, master=0):
+            ...
+    """),
     solution=(
-        "def training_bytes(parameters, weight=2, gradient=2, moment=4, master=0):\n"
-        "    return parameters * (weight + gradient + 2 * moment + master)\n"
+        code("""
+        def training_bytes(parameters, weight=2, gradient=2, moment=4, master=0):
+            return parameters * (weight + gradient + 2 * moment + master)
+    """)
     ),
     verify=_verify_bytes,
     hints=(
@@ -95,13 +93,34 @@ BYTES = Exercise(
         "Add up for one parameter: weight, gradient, two times moment, master. Then multiply by parameters.",
     ),
     wrong={
-        "def training_bytes(parameters, weight=2, gradient=2, moment=4, master=0):\n    return parameters * (weight + gradient + moment + master)\n": "one moment",
-        "def training_bytes(parameters, weight=2, gradient=2, moment=4, master=0):\n    return parameters * (weight + 2 * moment + master)\n": "gradient is left out",
-        "def training_bytes(parameters, weight=2, gradient=2, moment=4, master=0):\n    return parameters * (weight + gradient + 2 * (moment + master))\n": "counted twice",
-        "def training_bytes(parameters, weight=2, gradient=2, moment=4, master=0):\n    return parameters * (weight + gradient + 2 * moment)\n": "master copy is left out",
-        "def training_bytes(parameters, weight=2, gradient=2, moment=4, master=0):\n    return parameters * weight\n": "only the weights",
-        "def training_bytes(parameters, weight=2, gradient=2, moment=4, master=0):\n    return parameters * (gradient + 2 * moment + (master or weight))\n": "not instead",
-        "def training_bytes(parameters, weight=2, gradient=2, moment=4, master=0):\n    return parameters * 12\n": "12 bytes",
+        code("""
+            def training_bytes(parameters, weight=2, gradient=2, moment=4, master=0):
+                return parameters * (weight + gradient + moment + master)
+        """): "one moment",
+        code("""
+            def training_bytes(parameters, weight=2, gradient=2, moment=4, master=0):
+                return parameters * (weight + 2 * moment + master)
+        """): "gradient is left out",
+        code("""
+            def training_bytes(parameters, weight=2, gradient=2, moment=4, master=0):
+                return parameters * (weight + gradient + 2 * (moment + master))
+        """): "counted twice",
+        code("""
+            def training_bytes(parameters, weight=2, gradient=2, moment=4, master=0):
+                return parameters * (weight + gradient + 2 * moment)
+        """): "master copy is left out",
+        code("""
+            def training_bytes(parameters, weight=2, gradient=2, moment=4, master=0):
+                return parameters * weight
+        """): "only the weights",
+        code("""
+            def training_bytes(parameters, weight=2, gradient=2, moment=4, master=0):
+                return parameters * (gradient + 2 * moment + (master or weight))
+        """): "not instead",
+        code("""
+            def training_bytes(parameters, weight=2, gradient=2, moment=4, master=0):
+                return parameters * 12
+        """): "12 bytes",
     },
     praise="With the defaults, 175 billion parameters hold 2.1 TB, and two thirds of it are Adam's moments.",
 )
@@ -140,14 +159,14 @@ def _block_parts(d: int, d_kv: int, d_ff: int):
 
 
 def _verify_block(answer):
-    ours = _number(answer(8192, 1024, 28_672))
+    ours = number(answer(8192, 1024, 28_672))
     _name_mistakes(ours, _block_parts(8192, 1024, 28_672), lambda *parts: sum(parts))
     if not _same(ours, 855_654_400):
         raise NotYet(
             f"for d = 8192, d_kv = 1024, d_ff = 28672 (Llama-2-70B) you get {ours:,}, "
             "and the model has 855,654,400 a block"
         )
-    if not _same(ours := _number(answer(576, 192, 1536)), 3_540_096):
+    if not _same(ours := number(answer(576, 192, 1536)), 3_540_096):
         raise NotYet(
             f"right for Llama-2-70B, but for d = 576, d_kv = 192, d_ff = 1536 (SmolLM2) you get {ours:,}, "
             "and the model has 3,540,096 a block"
@@ -161,15 +180,22 @@ BLOCK = Exercise(
     difficulty=2,
     minutes=6,
     stub=(
-        "def block_parameters(d, d_kv, d_ff):\n"
-        "    attention = ...         # queries, keys, values, output\n"
-        "    feed_forward = ...      # gate, up, down\n"
-        "    norms = ...\n"
-        "    return ...\n"
+        code("""
+        def block_parameters(d, d_kv, d_ff):
+            attention = ...         # queries, keys, values, output
+            feed_forward = ...      # gate, up, down
+            norms = ...
+            return ...
+    """)
     ),
     solution=(
-        "def block_parameters(d, d_kv, d_ff):\n    attention = 2 * d * d + 2 * d_kv * d\n"
-        "    feed_forward = 3 * d_ff * d\n    norms = 2 * d\n    return attention + feed_forward + norms\n"
+        code("""
+        def block_parameters(d, d_kv, d_ff):
+            attention = 2 * d * d + 2 * d_kv * d
+            feed_forward = 3 * d_ff * d
+            norms = 2 * d
+            return attention + feed_forward + norms
+    """)
     ),
     verify=_verify_block,
     hints=(
@@ -177,12 +203,30 @@ BLOCK = Exercise(
         "Queries and output d × d each, keys and values d_kv × d each, gate, up and down d_ff × d each, two norms of d.",
     ),
     wrong={
-        "def block_parameters(d, d_kv, d_ff):\n    return 2 * d * d + 2 * d_kv * d + 2 * d_ff * d + 2 * d\n": "GPT's",
-        "def block_parameters(d, d_kv, d_ff):\n    return 4 * d * d + 3 * d_ff * d + 2 * d\n": "counted d × d",
-        "def block_parameters(d, d_kv, d_ff):\n    return 2 * d * d + 2 * d_kv * d + 3 * d_ff * d\n": "norms are forgotten",
-        "def block_parameters(d, d_kv, d_ff):\n    return 4 * d * d + 2 * d_ff * d + 2 * d\n": "counted d × d; they are shared by several heads, so d_kv × d. Also: two matrices",
-        "def block_parameters(d, d_kv, d_ff):\n    return 2 * d * d + 2 * d_kv * d + 3 * d_ff * d + 4 * d\n": "a gain only",
-        "def block_parameters(d, d_kv, d_ff):\n    return 2 * d * d + 2 * d * (d // 8) + 3 * d_ff * d + 2 * d\n": "right for Llama-2-70B",
+        code("""
+            def block_parameters(d, d_kv, d_ff):
+                return 2 * d * d + 2 * d_kv * d + 2 * d_ff * d + 2 * d
+        """): "GPT's",
+        code("""
+            def block_parameters(d, d_kv, d_ff):
+                return 4 * d * d + 3 * d_ff * d + 2 * d
+        """): "counted d × d",
+        code("""
+            def block_parameters(d, d_kv, d_ff):
+                return 2 * d * d + 2 * d_kv * d + 3 * d_ff * d
+        """): "norms are forgotten",
+        code("""
+            def block_parameters(d, d_kv, d_ff):
+                return 4 * d * d + 2 * d_ff * d + 2 * d
+        """): "counted d × d; they are shared by several heads, so d_kv × d. Also: two matrices",
+        code("""
+            def block_parameters(d, d_kv, d_ff):
+                return 2 * d * d + 2 * d_kv * d + 3 * d_ff * d + 4 * d
+        """): "a gain only",
+        code("""
+            def block_parameters(d, d_kv, d_ff):
+                return 2 * d * d + 2 * d * (d // 8) + 3 * d_ff * d + 2 * d
+        """): "right for Llama-2-70B",
     },
     praise="The same as torch counts on the meta device, without building anything.",
 )
@@ -225,13 +269,13 @@ def _kept_wrongly(s: int, b: int, h: int, a: int):
 
 def _verify_activations(answer):
     shape = 1000, 2, 768, 12  # the heads and width of GPT-2; a s / h is no whole number
-    ours = _number(answer(*shape))
+    ours = number(answer(*shape))
     for value, words in _kept_wrongly(*shape):
         if _same(ours, value):
             raise NotYet(words)
     if not _same(ours, 172_224_000):
         raise NotYet(f"for s = 1000, b = 2, h = 768, a = 12 you get {ours:,}, and it should be 172,224,000")
-    if not _same(ours := _number(answer(2048, 1, 12_288, 96)), 2_868_903_936):
+    if not _same(ours := number(answer(2048, 1, 12_288, 96)), 2_868_903_936):
         raise NotYet(
             f"right for GPT-2, but for s = 2048, b = 1, h = 12288, a = 96 (GPT-3) you get {ours:,}, "
             "and it should be 2,868,903,936"
@@ -245,29 +289,55 @@ KEPT = Exercise(
     difficulty=2,
     minutes=6,
     stub=(
-        "def activation_bytes(s, b, h, a):\n"
-        "    # In units of s b h bytes:\n"
-        "    #   attention     2 input, 4 queries and keys, 2 values, 2 into the output matrix, 1 mask of dropout\n"
-        "    #   feed-forward  2 input, 8 into the nonlinearity, 8 out of it, 1 mask of dropout\n"
-        "    #   norms         4 inputs\n"
-        "    # In units of a s s b bytes:\n"
-        "    #   attention     2 softmax, 1 mask of dropout, 2 after dropout\n"
-        "    ...\n"
+        code("""
+        def activation_bytes(s, b, h, a):
+            # In units of s b h bytes:
+            #   attention     2 input, 4 queries and keys, 2 values, 2 into the output matrix, 1 mask of dropout
+            #   feed-forward  2 input, 8 into the nonlinearity, 8 out of it, 1 mask of dropout
+            #   norms         4 inputs
+            # In units of a s s b bytes:
+            #   attention     2 softmax, 1 mask of dropout, 2 after dropout
+            ...
+    """)
     ),
-    solution="def activation_bytes(s, b, h, a):\n    return 34 * s * b * h + 5 * a * s * s * b\n",
+    solution=code("""
+        def activation_bytes(s, b, h, a):
+            return 34 * s * b * h + 5 * a * s * s * b
+    """),
     verify=_verify_activations,
     hints=(
         "Add up each list by itself: one number times s b h, another times a s s b.",
         "Attention 11, feed-forward 19, norms 4: times s * b * h. Softmax, mask, after dropout 5: times a * s * s * b.",
     ),
     wrong={
-        "def activation_bytes(s, b, h, a):\n    return 34 * s * b * h\n": "attention maps are forgotten",
-        "def activation_bytes(s, b, h, a):\n    return 34 * s * b * h + 5 * s * s * b\n": "for one head",
-        "def activation_bytes(s, b, h, a):\n    return 34 * s * b * h + 5 * a * s * b\n": "one s is missing",
-        "def activation_bytes(s, b, h, a):\n    return 39 * s * b * h\n": "a unit of its own",
-        "def activation_bytes(s, b, h, a):\n    return s * b * h * (34 + 5 * a * s // h)\n": "divide with /",
-        "def activation_bytes(s, b, h, a):\n    return 33 * s * b * h + 5 * a * s * s * b\n": "added up to 33",
-        "def activation_bytes(s, b, h, a):\n    return 2 * (34 * s * b * h + 5 * a * s * s * b)\n": "in bytes already",
+        code("""
+            def activation_bytes(s, b, h, a):
+                return 34 * s * b * h
+        """): "attention maps are forgotten",
+        code("""
+            def activation_bytes(s, b, h, a):
+                return 34 * s * b * h + 5 * s * s * b
+        """): "for one head",
+        code("""
+            def activation_bytes(s, b, h, a):
+                return 34 * s * b * h + 5 * a * s * b
+        """): "one s is missing",
+        code("""
+            def activation_bytes(s, b, h, a):
+                return 39 * s * b * h
+        """): "a unit of its own",
+        code("""
+            def activation_bytes(s, b, h, a):
+                return s * b * h * (34 + 5 * a * s // h)
+        """): "divide with /",
+        code("""
+            def activation_bytes(s, b, h, a):
+                return 33 * s * b * h + 5 * a * s * s * b
+        """): "added up to 33",
+        code("""
+            def activation_bytes(s, b, h, a):
+                return 2 * (34 * s * b * h + 5 * a * s * s * b)
+        """): "in bytes already",
     },
     praise=(
         "That is s b h (34 + 5 a s / h), equation 1 of Korthikanti et al. (2022). "
@@ -317,7 +387,7 @@ def _pair(out) -> tuple:
         raise NotYet("give back two numbers: return held, peak")
     if not isinstance(out, tuple | list) or len(out) != 2:
         raise NotYet(f"give back two numbers, held and peak; a {type(out).__name__} comes back")
-    return _number(out[0]), _number(out[1])
+    return number(out[0]), number(out[1])
 
 
 RECOMPUTED = Exercise(
@@ -327,25 +397,52 @@ RECOMPUTED = Exercise(
     difficulty=3,
     minutes=8,
     stub=(
-        "def recomputed(layers, block, state):\n"
-        "    held = ...      # between the forward and the backward pass\n"
-        "    peak = ...      # at the worst moment of the backward pass\n"
-        "    return held, peak\n"
+        code("""
+        def recomputed(layers, block, state):
+            held = ...      # between the forward and the backward pass
+            peak = ...      # at the worst moment of the backward pass
+            return held, peak
+    """)
     ),
-    solution="def recomputed(layers, block, state):\n    held = layers * state\n    return held, held + block\n",
+    solution=code("""
+        def recomputed(layers, block, state):
+            held = layers * state
+            return held, held + block
+    """),
     verify=_verify_recomputed,
     hints=(
         "To run a block again you need its input and nothing else. How many blocks are being run again at one time?",
         "held is layers * state. At the worst moment one whole block comes on top of that.",
     ),
     wrong={
-        "def recomputed(layers, block, state):\n    return layers * state, block\n": "without the held states",
-        "def recomputed(layers, block, state):\n    return layers * block, layers * block\n": "without recomputation",
-        "def recomputed(layers, block, state):\n    return layers * state, layers * block\n": "all blocks at once",
-        "def recomputed(layers, block, state):\n    return state, state + block\n": "only one block",
-        "def recomputed(layers, block, state):\n    return layers * state, layers * state\n": "no more than held",
-        "def recomputed(layers, block, state):\n    return layers * state + block, layers * state\n": "swapped",
-        "def recomputed(layers, block, state):\n    return layers * state + block\n": "two numbers",
+        code("""
+            def recomputed(layers, block, state):
+                return layers * state, block
+        """): "without the held states",
+        code("""
+            def recomputed(layers, block, state):
+                return layers * block, layers * block
+        """): "without recomputation",
+        code("""
+            def recomputed(layers, block, state):
+                return layers * state, layers * block
+        """): "all blocks at once",
+        code("""
+            def recomputed(layers, block, state):
+                return state, state + block
+        """): "only one block",
+        code("""
+            def recomputed(layers, block, state):
+                return layers * state, layers * state
+        """): "no more than held",
+        code("""
+            def recomputed(layers, block, state):
+                return layers * state + block, layers * state
+        """): "swapped",
+        code("""
+            def recomputed(layers, block, state):
+                return layers * state + block
+        """): "two numbers",
     },
     praise="Layers now cost a state each instead of a block each, for one more forward pass.",
 )
@@ -377,14 +474,14 @@ _DOLLARS = (
 
 
 def _verify_dollars(answer):
-    ours = _number(answer(*_RUN))
+    ours = number(answer(*_RUN))
     _name_mistakes(ours, _DOLLARS, lambda k, speed, hour, price: k * _N * _D / speed / hour * price)
     if not _same(ours, 6 * _N * _D / (_PEAK * _UTILIZATION) / 3600 * _PRICE):
         raise NotYet(
             "for 7 billion parameters, 500 million tokens, a peak of 312e12, a utilization of 0.35 and 2.50 dollars "
             f"an hour you get {ours:,.2f} dollars; 53.42 GPU-hours come to 133.55"
         )
-    if not _same(ours := _number(answer(1e9, 1e9, 1e14, 0.5, 3.0)), 100.0):
+    if not _same(ours := number(answer(1e9, 1e9, 1e14, 0.5, 3.0)), 100.0):
         raise NotYet(
             "right for one run, but for a billion parameters, a billion tokens, a peak of 1e14, a utilization of 0.5 "
             f"and 3 dollars an hour you get {ours:,.2f} dollars, not 100; does it use all of its arguments?"
@@ -398,15 +495,20 @@ DOLLARS = Exercise(
     difficulty=2,
     minutes=6,
     stub=(
-        "def training_dollars(parameters, tokens, peak, utilization, price):\n"
-        "    flops = ...\n"
-        "    seconds = ...      # of one GPU\n"
-        "    return ...\n"
+        code("""
+        def training_dollars(parameters, tokens, peak, utilization, price):
+            flops = ...
+            seconds = ...      # of one GPU
+            return ...
+    """)
     ),
     solution=(
-        "def training_dollars(parameters, tokens, peak, utilization, price):\n"
-        "    flops = 6 * parameters * tokens\n    seconds = flops / (peak * utilization)\n"
-        "    return seconds / 3600 * price\n"
+        code("""
+        def training_dollars(parameters, tokens, peak, utilization, price):
+            flops = 6 * parameters * tokens
+            seconds = flops / (peak * utilization)
+            return seconds / 3600 * price
+    """)
     ),
     verify=_verify_dollars,
     hints=(
@@ -414,13 +516,34 @@ DOLLARS = Exercise(
         "6 * parameters * tokens, divided by peak * utilization, are seconds; 3600 of them cost price.",
     ),
     wrong={
-        "def training_dollars(parameters, tokens, peak, utilization, price):\n    return 2 * parameters * tokens / (peak * utilization) / 3600 * price\n": "forward passes alone",
-        "def training_dollars(parameters, tokens, peak, utilization, price):\n    return 6 * parameters * tokens / peak / 3600 * price\n": "utilization is forgotten",
-        "def training_dollars(parameters, tokens, peak, utilization, price):\n    return 6 * parameters * tokens / peak * utilization / 3600 * price\n": "wrong way",
-        "def training_dollars(parameters, tokens, peak, utilization, price):\n    return 6 * parameters * tokens / (peak * utilization) * price\n": "seconds are taken for hours",
-        "def training_dollars(parameters, tokens, peak, utilization, price):\n    return 6 * parameters * tokens / (peak * utilization) / 3600\n": "multiply by the price",
-        "def training_dollars(parameters, tokens, peak, utilization, price):\n    return 2 * parameters * tokens / peak / 3600 * price\n": "again. Also: utilization is forgotten",
-        "def training_dollars(parameters, tokens, peak, utilization, price):\n    return 6 * parameters * tokens / (peak * 0.35) / 3600 * price\n": "all of its arguments",
+        code("""
+            def training_dollars(parameters, tokens, peak, utilization, price):
+                return 2 * parameters * tokens / (peak * utilization) / 3600 * price
+        """): "forward passes alone",
+        code("""
+            def training_dollars(parameters, tokens, peak, utilization, price):
+                return 6 * parameters * tokens / peak / 3600 * price
+        """): "utilization is forgotten",
+        code("""
+            def training_dollars(parameters, tokens, peak, utilization, price):
+                return 6 * parameters * tokens / peak * utilization / 3600 * price
+        """): "wrong way",
+        code("""
+            def training_dollars(parameters, tokens, peak, utilization, price):
+                return 6 * parameters * tokens / (peak * utilization) * price
+        """): "seconds are taken for hours",
+        code("""
+            def training_dollars(parameters, tokens, peak, utilization, price):
+                return 6 * parameters * tokens / (peak * utilization) / 3600
+        """): "multiply by the price",
+        code("""
+            def training_dollars(parameters, tokens, peak, utilization, price):
+                return 2 * parameters * tokens / peak / 3600 * price
+        """): "again. Also: utilization is forgotten",
+        code("""
+            def training_dollars(parameters, tokens, peak, utilization, price):
+                return 6 * parameters * tokens / (peak * 0.35) / 3600 * price
+        """): "all of its arguments",
     },
     praise=(
         "The number of GPUs is nowhere in it: at the same utilization, twice as many take half as long "

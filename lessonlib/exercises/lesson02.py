@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from . import Exercise, NotYet
+from . import Exercise, NotYet, code
 from .answers import answered, number
 
 
@@ -64,13 +64,22 @@ PROMPT = Exercise(
     difficulty=1,
     minutes=5,
     stub=(
-        'def build_prompt(examples, text):\n    prompt = ""\n    for message, label in examples:\n'
-        "        ...\n    return prompt\n"
+        code("""
+        def build_prompt(examples, text):
+            prompt = ""
+            for message, label in examples:
+                ...
+            return prompt
+    """)
     ),
     solution=(
-        'def build_prompt(examples, text):\n    prompt = ""\n    for message, label in examples:\n'
-        '        prompt += f"Message: {message}\\nCategory: {label}\\n\\n"\n'
-        '    return prompt + f"Message: {text}\\nCategory:"\n'
+        code("""
+        def build_prompt(examples, text):
+            prompt = ""
+            for message, label in examples:
+                prompt += f"Message: {message}\\nCategory: {label}\\n\\n"
+            return prompt + f"Message: {text}\\nCategory:"
+    """)
     ),
     verify=_verify_prompt,
     hints=(
@@ -78,11 +87,41 @@ PROMPT = Exercise(
         "Add f'Message: {message}' and f'Category: {label}' with line breaks, and end with the new message up to its colon.",
     ),
     wrong={
-        'def build_prompt(examples, text):\n    prompt = ""\n    for message, label in examples:\n        prompt += f"Message: {message}\\nCategory: {label}\\n\\n"\n    return prompt\n': "'Where is it?' does not stand",
-        'def build_prompt(examples, text):\n    prompt = ""\n    for message, label in examples:\n        prompt += f"Message: {message}\\nCategory: {label}\\n\\n"\n    return prompt + f"Message: {text}\\nCategory: "\n': "ends in a space",
-        'def build_prompt(examples, text):\n    prompt = ""\n    for message, label in examples:\n        prompt += f"Message: {message}\\nCategory: {label}\\n"\n    return prompt + f"Message: {text}\\nCategory:"\n': "an empty line should part",
-        'def build_prompt(examples, text):\n    prompt = ""\n    for message, label in examples:\n        prompt += f"Message: {message}\\n\\n"\n    return prompt + f"Message: {text}\\nCategory:"\n': "labels are not in your prompt",
-        'def build_prompt(examples, text):\n    prompt = f"Message: {text}\\nCategory:"\n    for message, label in examples:\n        prompt += f"Message: {message}\\nCategory: {label}\\n\\n"\n    return prompt\n': "comes first",
+        code("""
+            def build_prompt(examples, text):
+                prompt = ""
+                for message, label in examples:
+                    prompt += f"Message: {message}\\nCategory: {label}\\n\\n"
+                return prompt
+        """): "'Where is it?' does not stand",
+        code("""
+            def build_prompt(examples, text):
+                prompt = ""
+                for message, label in examples:
+                    prompt += f"Message: {message}\\nCategory: {label}\\n\\n"
+                return prompt + f"Message: {text}\\nCategory: "
+        """): "ends in a space",
+        code("""
+            def build_prompt(examples, text):
+                prompt = ""
+                for message, label in examples:
+                    prompt += f"Message: {message}\\nCategory: {label}\\n"
+                return prompt + f"Message: {text}\\nCategory:"
+        """): "an empty line should part",
+        code("""
+            def build_prompt(examples, text):
+                prompt = ""
+                for message, label in examples:
+                    prompt += f"Message: {message}\\n\\n"
+                return prompt + f"Message: {text}\\nCategory:"
+        """): "labels are not in your prompt",
+        code("""
+            def build_prompt(examples, text):
+                prompt = f"Message: {text}\\nCategory:"
+                for message, label in examples:
+                    prompt += f"Message: {message}\\nCategory: {label}\\n\\n"
+                return prompt
+        """): "comes first",
     },
     praise="The whole of few-shot prompting is a string.",
 )
@@ -131,12 +170,19 @@ SCORE = Exercise(
     difficulty=2,
     minutes=6,
     stub=(
-        "def label_score(log_probs, ids, begin):\n    score = 0.0\n    for t in range(begin, len(ids)):\n"
-        "        ...\n    return score\n"
+        code("""
+        def label_score(log_probs, ids, begin):
+            score = 0.0
+            for t in range(begin, len(ids)):
+                ...
+            return score
+    """)
     ),
     solution=(
-        "def label_score(log_probs, ids, begin):\n"
-        "    return sum(log_probs[t - 1, ids[t]] for t in range(begin, len(ids)))\n"
+        code("""
+        def label_score(log_probs, ids, begin):
+            return sum(log_probs[t - 1, ids[t]] for t in range(begin, len(ids)))
+    """)
     ),
     verify=_verify_score,
     hints=(
@@ -144,10 +190,22 @@ SCORE = Exercise(
         "Each label token ids[t] is expected by the row before it. Add those logarithms from begin to the end.",
     ),
     wrong={
-        "def label_score(log_probs, ids, begin):\n    return sum(log_probs[t, ids[t]] for t in range(begin, len(ids)))\n": "read row t - 1",
-        "def label_score(log_probs, ids, begin):\n    return sum(log_probs[t - 1, ids[t]] for t in range(begin, len(ids))) / (len(ids) - begin)\n": "you take the mean",
-        "def label_score(log_probs, ids, begin):\n    return sum(log_probs[t - 1, ids[t]] for t in range(1, len(ids)))\n": "context's own tokens",
-        "def label_score(log_probs, ids, begin):\n    return log_probs[begin - 1, ids[begin]]\n": "first token is scored",
+        code("""
+            def label_score(log_probs, ids, begin):
+                return sum(log_probs[t, ids[t]] for t in range(begin, len(ids)))
+        """): "read row t - 1",
+        code("""
+            def label_score(log_probs, ids, begin):
+                return sum(log_probs[t - 1, ids[t]] for t in range(begin, len(ids))) / (len(ids) - begin)
+        """): "you take the mean",
+        code("""
+            def label_score(log_probs, ids, begin):
+                return sum(log_probs[t - 1, ids[t]] for t in range(1, len(ids)))
+        """): "context's own tokens",
+        code("""
+            def label_score(log_probs, ids, begin):
+                return log_probs[begin - 1, ids[begin]]
+        """): "first token is scored",
     },
     praise="`score_labels` does this for all labels of all messages, and reads what they share only once.",
 )
@@ -182,18 +240,36 @@ EXACT = Exercise(
     name="exact_match",
     difficulty=1,
     minutes=3,
-    stub="def exact_match(p, length):\n    ...\n",
-    solution="def exact_match(p, length):\n    return p**length\n",
+    stub=code("""
+        def exact_match(p, length):
+            ...
+    """),
+    solution=code("""
+        def exact_match(p, length):
+            return p**length
+    """),
     verify=_verify_exact,
     hints=(
         "With one token it is p. With two, both must be right; take them as independent.",
         "A product of as many factors p as the answer has tokens.",
     ),
     wrong={
-        "def exact_match(p, length):\n    return p * length\n": "number of right tokens",
-        "def exact_match(p, length):\n    return 1 - (1 - p) ** length\n": "at least one token",
-        "def exact_match(p, length):\n    return 1 - p**length\n": "something is wrong",
-        "def exact_match(p, length):\n    return p**10\n": "not for two",
+        code("""
+            def exact_match(p, length):
+                return p * length
+        """): "number of right tokens",
+        code("""
+            def exact_match(p, length):
+                return 1 - (1 - p) ** length
+        """): "at least one token",
+        code("""
+            def exact_match(p, length):
+                return 1 - p**length
+        """): "something is wrong",
+        code("""
+            def exact_match(p, length):
+                return p**10
+        """): "not for two",
     },
     praise="90 % a token is 35 % for an answer of ten tokens.",
 )
@@ -237,12 +313,20 @@ RIDGE = Exercise(
     difficulty=2,
     minutes=7,
     stub=(
-        "def ridge_value(X, y, x, penalty):\n    d = X.shape[1]\n    w = ...          # (X' X + penalty I)^-1 X' y\n"
-        "    return ...\n"
+        code("""
+        def ridge_value(X, y, x, penalty):
+            d = X.shape[1]
+            w = ...          # (X' X + penalty I)^-1 X' y
+            return ...
+    """)
     ),
     solution=(
-        "def ridge_value(X, y, x, penalty):\n    d = X.shape[1]\n"
-        "    w = torch.linalg.solve(X.T @ X + penalty * torch.eye(d), X.T @ y)\n    return x @ w\n"
+        code("""
+        def ridge_value(X, y, x, penalty):
+            d = X.shape[1]
+            w = torch.linalg.solve(X.T @ X + penalty * torch.eye(d), X.T @ y)
+            return x @ w
+    """)
     ),
     verify=_verify_ridge,
     hints=(
@@ -250,10 +334,22 @@ RIDGE = Exercise(
         "M is X.T @ X plus penalty on its diagonal, v is X.T @ y; the value is the product of x and the solution.",
     ),
     wrong={
-        "def ridge_value(X, y, x, penalty):\n    return x @ torch.linalg.pinv(X) @ y\n": "that is least squares",
-        "def ridge_value(X, y, x, penalty):\n    return x @ torch.linalg.solve(X.T @ X + penalty, X.T @ y)\n": "every entry",
-        "def ridge_value(X, y, x, penalty):\n    return x @ torch.linalg.solve(X.T @ X + penalty**2 * torch.eye(X.shape[1]), X.T @ y)\n": "squared",
-        "def ridge_value(X, y, x, penalty):\n    return torch.linalg.solve(X.T @ X + penalty * torch.eye(X.shape[1]), X.T @ y)\n": "w comes back",
+        code("""
+            def ridge_value(X, y, x, penalty):
+                return x @ torch.linalg.pinv(X) @ y
+        """): "that is least squares",
+        code("""
+            def ridge_value(X, y, x, penalty):
+                return x @ torch.linalg.solve(X.T @ X + penalty, X.T @ y)
+        """): "every entry",
+        code("""
+            def ridge_value(X, y, x, penalty):
+                return x @ torch.linalg.solve(X.T @ X + penalty**2 * torch.eye(X.shape[1]), X.T @ y)
+        """): "squared",
+        code("""
+            def ridge_value(X, y, x, penalty):
+                return torch.linalg.solve(X.T @ X + penalty * torch.eye(X.shape[1]), X.T @ y)
+        """): "w comes back",
     },
     praise="With the variance of the noise as penalty, no method does better on these functions.",
 )

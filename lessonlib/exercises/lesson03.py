@@ -2,13 +2,8 @@
 
 import torch
 
-from . import Exercise, NotYet
-
-
-def _given(value, what: str = "your function"):
-    if value is None or value is ...:
-        raise NotYet(f"{what} gives nothing back; does it end in a return?")
-    return value
+from . import Exercise, NotYet, code
+from .answers import answered
 
 
 def _near(a, b, tolerance=1e-4) -> bool:
@@ -21,7 +16,7 @@ def _near(a, b, tolerance=1e-4) -> bool:
 
 def _verify_divide(answer):
     p, empty = [0.9, 0.1], [0.7, 0.3]
-    q = [float(x) for x in _given(answer(list(p), list(empty)))]
+    q = [float(x) for x in answered(answer(list(p), list(empty)))]
     if len(q) != 2:
         raise NotYet(f"two labels go in, so two probabilities come out; you return {len(q)}")
     if _near(q, p):
@@ -48,10 +43,16 @@ DIVIDE = Exercise(
     name="without_bias",
     difficulty=1,
     minutes=4,
-    stub="def without_bias(p, p_empty):          # two lists: a probability for each label\n    ...\n",
+    stub=code("""
+        def without_bias(p, p_empty):          # two lists: a probability for each label
+            ...
+    """),
     solution=(
-        "def without_bias(p, p_empty):\n    quotients = [a / b for a, b in zip(p, p_empty)]\n"
-        "    return [q / sum(quotients) for q in quotients]\n"
+        code("""
+        def without_bias(p, p_empty):
+            quotients = [a / b for a, b in zip(p, p_empty)]
+            return [q / sum(quotients) for q in quotients]
+    """)
     ),
     verify=_verify_divide,
     hints=(
@@ -59,10 +60,23 @@ DIVIDE = Exercise(
         "quotients = [a / b for a, b in zip(p, p_empty)], and then each of them by sum(quotients).",
     ),
     wrong={
-        "def without_bias(p, p_empty):\n    return [a / b for a, b in zip(p, p_empty)]\n": "add up to 1",
-        "def without_bias(p, p_empty):\n    q = [a * b for a, b in zip(p, p_empty)]\n    return [x / sum(q) for x in q]\n": "bias stronger",
-        "def without_bias(p, p_empty):\n    return [a - b for a, b in zip(p, p_empty)]\n": "you subtract",
-        "def without_bias(p, p_empty):\n    return p\n": "not used",
+        code("""
+            def without_bias(p, p_empty):
+                return [a / b for a, b in zip(p, p_empty)]
+        """): "add up to 1",
+        code("""
+            def without_bias(p, p_empty):
+                q = [a * b for a, b in zip(p, p_empty)]
+                return [x / sum(q) for x in q]
+        """): "bias stronger",
+        code("""
+            def without_bias(p, p_empty):
+                return [a - b for a, b in zip(p, p_empty)]
+        """): "you subtract",
+        code("""
+            def without_bias(p, p_empty):
+                return p
+        """): "not used",
     },
     praise="One division a label, and no training at all.",
 )
@@ -78,7 +92,7 @@ def _verify_calibrate(answer):
     # As the model gives them: the labels share only a part of all probability, a different one for each text.
     scores, free = (0.01 * torch.tensor([[1.0], [3.0], [0.2]]) * p).log(), (0.05 * empty).log()
     kept = scores.clone(), free.clone()
-    out = torch.as_tensor(_given(answer(*kept)))
+    out = torch.as_tensor(answered(answer(*kept)))
     if not (torch.equal(kept[0], scores) and torch.equal(kept[1], free)):
         raise NotYet("your function changes the scores that it was given; make new tensors")
     if tuple(out.shape) != (3, 2):
@@ -113,12 +127,21 @@ CALIBRATE = Exercise(
     difficulty=2,
     minutes=8,
     stub=(
-        "def calibrated(scores, empty):    # log-probabilities (queries, labels) and (content-free inputs, labels)\n"
-        "    p = scores.softmax(-1)\n    ...\n    return p\n"
+        code("""
+        def calibrated(scores, empty):    # log-probabilities (queries, labels) and (content-free inputs, labels)
+            p = scores.softmax(-1)
+            ...
+            return p
+    """)
     ),
     solution=(
-        "def calibrated(scores, empty):\n    p = scores.softmax(-1)\n    p_empty = empty.softmax(-1).mean(0)\n"
-        "    q = p / p_empty\n    return q / q.sum(-1, keepdim=True)\n"
+        code("""
+        def calibrated(scores, empty):
+            p = scores.softmax(-1)
+            p_empty = empty.softmax(-1).mean(0)
+            q = p / p_empty
+            return q / q.sum(-1, keepdim=True)
+    """)
     ),
     verify=_verify_calibrate,
     hints=(
@@ -126,10 +149,24 @@ CALIBRATE = Exercise(
         "p_empty = empty.softmax(-1).mean(0); then q = p / p_empty, and q / q.sum(-1, keepdim=True).",
     ),
     wrong={
-        "def calibrated(scores, empty):\n    q = scores.softmax(-1) / empty.log_softmax(-1).mean(0).exp()\n    return q / q.sum(-1, keepdim=True)\n": "average the logarithms",
-        "def calibrated(scores, empty):\n    q = scores.softmax(-1) / empty.softmax(-1)[0]\n    return q / q.sum(-1, keepdim=True)\n": "first content-free input only",
-        "def calibrated(scores, empty):\n    return scores.softmax(-1) / empty.softmax(-1).mean(0)\n": "add up to 1",
-        "def calibrated(scores, empty):\n    return scores.softmax(-1)\n": "not used",
+        code("""
+            def calibrated(scores, empty):
+                q = scores.softmax(-1) / empty.log_softmax(-1).mean(0).exp()
+                return q / q.sum(-1, keepdim=True)
+        """): "average the logarithms",
+        code("""
+            def calibrated(scores, empty):
+                q = scores.softmax(-1) / empty.softmax(-1)[0]
+                return q / q.sum(-1, keepdim=True)
+        """): "first content-free input only",
+        code("""
+            def calibrated(scores, empty):
+                return scores.softmax(-1) / empty.softmax(-1).mean(0)
+        """): "add up to 1",
+        code("""
+            def calibrated(scores, empty):
+                return scores.softmax(-1)
+        """): "not used",
     },
     praise="The next picture passes the whole grid through it.",
 )
@@ -181,12 +218,19 @@ PARSE = Exercise(
     difficulty=2,
     minutes=6,
     stub=(
-        "def parse(answer, words):         # the place of the word that was answered, or None\n"
-        '    first_line = answer.strip().partition("\\n")[0]\n    ...\n'
+        code("""
+        def parse(answer, words):         # the place of the word that was answered, or None
+            first_line = answer.strip().partition("\\n")[0]
+            ...
+    """)
     ),
     solution=(
-        'def parse(answer, words):\n    first_line = answer.strip().partition("\\n")[0]\n'
-        "    said = first_line.strip(' .!\"').lower()\n    return words.index(said) if said in words else None\n"
+        code("""
+        def parse(answer, words):
+            first_line = answer.strip().partition("\\n")[0]
+            said = first_line.strip(' .!"').lower()
+            return words.index(said) if said in words else None
+    """)
     ),
     verify=_verify_parse,
     hints=(
@@ -194,10 +238,28 @@ PARSE = Exercise(
         "said = first_line.strip(' .!\"').lower(); return words.index(said) if said in words else None",
     ),
     wrong={
-        "def parse(answer, words):\n    for i in (1, 0):\n        if words[i] in answer.lower():\n            return i\n": "holds the other",
-        "def parse(answer, words):\n    for i, w in enumerate(words):\n        if w in answer.lower():\n            return i\n": "nothing else",
-        "def parse(answer, words):\n    said = answer.strip(' .\"').lower()\n    return words.index(said) if said in words else None\n": "first line only",
-        "def parse(answer, words):\n    said = answer.strip().partition('\\n')[0]\n    return words.index(said) if said in words else None\n": "capital letter",
+        code("""
+            def parse(answer, words):
+                for i in (1, 0):
+                    if words[i] in answer.lower():
+                        return i
+        """): "holds the other",
+        code("""
+            def parse(answer, words):
+                for i, w in enumerate(words):
+                    if w in answer.lower():
+                        return i
+        """): "nothing else",
+        code("""
+            def parse(answer, words):
+                said = answer.strip(' ."').lower()
+                return words.index(said) if said in words else None
+        """): "first line only",
+        code("""
+            def parse(answer, words):
+                said = answer.strip().partition('\\n')[0]
+                return words.index(said) if said in words else None
+        """): "capital letter",
     },
     praise="What it refuses is counted below, and not guessed.",
 )
@@ -207,7 +269,7 @@ PARSE = Exercise(
 
 
 def _verify_count(answer):
-    out = _given(answer(16, 576, 192, 30))
+    out = answered(answer(16, 576, 192, 30))
     try:
         prompt, prefix = (int(x) for x in out)
     except TypeError:
@@ -238,9 +300,15 @@ COUNT = Exercise(
     name="learned_parameters",
     difficulty=1,
     minutes=4,
-    stub="def learned_parameters(tokens, d, d_kv, layers):     # returns (the prompt's, the prefix's)\n    ...\n",
+    stub=code("""
+        def learned_parameters(tokens, d, d_kv, layers):     # returns (the prompt's, the prefix's)
+            ...
+    """),
     solution=(
-        "def learned_parameters(tokens, d, d_kv, layers):\n    return tokens * d, tokens * 2 * d_kv * layers\n"
+        code("""
+        def learned_parameters(tokens, d, d_kv, layers):
+            return tokens * d, tokens * 2 * d_kv * layers
+    """)
     ),
     verify=_verify_count,
     hints=(
@@ -248,10 +316,22 @@ COUNT = Exercise(
         "return tokens * d, tokens * 2 * d_kv * layers",
     ),
     wrong={
-        "def learned_parameters(tokens, d, d_kv, layers):\n    return tokens * d, tokens * d_kv * layers\n": "one of the two",
-        "def learned_parameters(tokens, d, d_kv, layers):\n    return tokens * d, tokens * 2 * d * layers\n": "d_kv is narrower",
-        "def learned_parameters(tokens, d, d_kv, layers):\n    return tokens * d * layers, tokens * 2 * d_kv * layers\n": "before the first layer only",
-        "def learned_parameters(tokens, d, d_kv, layers):\n    return tokens * d\n": "two numbers",
+        code("""
+            def learned_parameters(tokens, d, d_kv, layers):
+                return tokens * d, tokens * d_kv * layers
+        """): "one of the two",
+        code("""
+            def learned_parameters(tokens, d, d_kv, layers):
+                return tokens * d, tokens * 2 * d * layers
+        """): "d_kv is narrower",
+        code("""
+            def learned_parameters(tokens, d, d_kv, layers):
+                return tokens * d * layers, tokens * 2 * d_kv * layers
+        """): "before the first layer only",
+        code("""
+            def learned_parameters(tokens, d, d_kv, layers):
+                return tokens * d
+        """): "two numbers",
     },
     praise="Neither depends on how many weights the model has, only on its width and depth.",
 )
@@ -264,7 +344,7 @@ def _verify_join(answer):
     generator = torch.Generator().manual_seed(5)
     P, X = torch.randn(2, 3, generator=generator), torch.randn(4, 5, 3, generator=generator)
     last = torch.tensor([4, 2, 3, 0])
-    out = _given(answer(P.clone(), X.clone(), last.clone()))
+    out = answered(answer(P.clone(), X.clone(), last.clone()))
     if not isinstance(out, tuple | list) or len(out) != 2:
         raise NotYet("give back two things: the joined embeddings, and the new places of the last tokens")
     joined, moved = out
@@ -291,12 +371,18 @@ JOIN = Exercise(
     difficulty=2,
     minutes=6,
     stub=(
-        "def put_in_front(P, X, last):     # prompt (p, D), texts (B, T, D), place of each text's last token (B,)\n"
-        "    ...\n    return X, last\n"
+        code("""
+        def put_in_front(P, X, last):     # prompt (p, D), texts (B, T, D), place of each text's last token (B,)
+            ...
+            return X, last
+    """)
     ),
     solution=(
-        "def put_in_front(P, X, last):\n    joined = torch.cat([P.expand(len(X), -1, -1), X], dim=1)\n"
-        "    return joined, last + len(P)\n"
+        code("""
+        def put_in_front(P, X, last):
+            joined = torch.cat([P.expand(len(X), -1, -1), X], dim=1)
+            return joined, last + len(P)
+    """)
     ),
     verify=_verify_join,
     hints=(
@@ -304,10 +390,22 @@ JOIN = Exercise(
         "joined = torch.cat([P.expand(len(X), -1, -1), X], dim=1), and every last token stands len(P) places further on.",
     ),
     wrong={
-        "def put_in_front(P, X, last):\n    return torch.cat([P.expand(len(X), -1, -1), X], 1), last\n": "have moved up",
-        "def put_in_front(P, X, last):\n    return torch.cat([X, P.expand(len(X), -1, -1)], 1), last + len(P)\n": "behind the texts",
-        "def put_in_front(P, X, last):\n    return torch.cat([P, X], 1), last + len(P)\n": "RuntimeError",
-        "def put_in_front(P, X, last):\n    return torch.cat([P.expand(len(X), -1, -1), X], 1)\n": "two things",
+        code("""
+            def put_in_front(P, X, last):
+                return torch.cat([P.expand(len(X), -1, -1), X], 1), last
+        """): "have moved up",
+        code("""
+            def put_in_front(P, X, last):
+                return torch.cat([X, P.expand(len(X), -1, -1)], 1), last + len(P)
+        """): "behind the texts",
+        code("""
+            def put_in_front(P, X, last):
+                return torch.cat([P, X], 1), last + len(P)
+        """): "RuntimeError",
+        code("""
+            def put_in_front(P, X, last):
+                return torch.cat([P.expand(len(X), -1, -1), X], 1)
+        """): "two things",
     },
     praise="That is all of prompt tuning but the training.",
 )

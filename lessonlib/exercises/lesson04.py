@@ -1,10 +1,9 @@
 """The exercises of 04 Chain of thought."""
 
 from fractions import Fraction
-from numbers import Real
 
-from . import Exercise, NotYet
-from .answers import answered
+from . import Exercise, NotYet, code
+from .answers import answered, number
 
 
 def _listed(values) -> list:
@@ -52,13 +51,23 @@ CHAIN = Exercise(
     difficulty=1,
     minutes=4,
     stub=(
-        'def results(begin, steps):          # steps: such as [("+", 3), ("×", 9)]\n    chain = []\n'
-        "    for sign, digit in steps:\n        ...\n    return ...\n"
+        code("""
+        def results(begin, steps):          # steps: such as [("+", 3), ("×", 9)]
+            chain = []
+            for sign, digit in steps:
+                ...
+            return ...
+    """)
     ),
     solution=(
-        "def results(begin, steps):\n    digits = []\n    for sign, digit in steps:\n"
-        '        begin = {"+": begin + digit, "-": begin - digit, "×": begin * digit}[sign] % 10\n'
-        "        digits.append(begin)\n    return digits\n"
+        code("""
+        def results(begin, steps):
+            digits = []
+            for sign, digit in steps:
+                begin = {"+": begin + digit, "-": begin - digit, "×": begin * digit}[sign] % 10
+                digits.append(begin)
+            return digits
+    """)
     ),
     verify=_verify_chain,
     hints=(
@@ -66,10 +75,31 @@ CHAIN = Exercise(
         "value = {'+': value + digit, …}[sign] % 10 inside the loop, and append it each time.",
     ),
     wrong={
-        'def results(begin, steps):\n    chain = []\n    for sign, digit in steps:\n        begin = {"+": begin + digit, "-": begin - digit, "×": begin * digit}[sign]\n        chain.append(begin)\n    return chain\n': "modulo ten at once",
-        'def results(begin, steps):\n    for sign, digit in steps:\n        begin = {"+": begin + digit, "-": begin - digit, "×": begin * digit}[sign] % 10\n    return [begin]\n': "names all three",
-        'def results(begin, steps):\n    chain = [begin]\n    for sign, digit in steps:\n        chain.append({"+": chain[-1] + digit, "-": chain[-1] - digit, "×": chain[-1] * digit}[sign] % 10)\n    return chain\n': "begins with the start itself",
-        'def results(begin, steps):\n    return [{"+": begin + digit, "-": begin - digit, "×": begin * digit}[sign] % 10 for sign, digit in steps]\n': "from the result of the step before",
+        code("""
+            def results(begin, steps):
+                chain = []
+                for sign, digit in steps:
+                    begin = {"+": begin + digit, "-": begin - digit, "×": begin * digit}[sign]
+                    chain.append(begin)
+                return chain
+        """): "modulo ten at once",
+        code("""
+            def results(begin, steps):
+                for sign, digit in steps:
+                    begin = {"+": begin + digit, "-": begin - digit, "×": begin * digit}[sign] % 10
+                return [begin]
+        """): "names all three",
+        code("""
+            def results(begin, steps):
+                chain = [begin]
+                for sign, digit in steps:
+                    chain.append({"+": chain[-1] + digit, "-": chain[-1] - digit, "×": chain[-1] * digit}[sign] % 10)
+                return chain
+        """): "begins with the start itself",
+        code("""
+            def results(begin, steps):
+                return [{"+": begin + digit, "-": begin - digit, "×": begin * digit}[sign] % 10 for sign, digit in steps]
+        """): "from the result of the step before",
     },
     praise="These digits are all that the network is taught to write.",
 )
@@ -82,18 +112,12 @@ _BEHIND = "She has 4 * 6 = 24. The answer is 24, of which 7 are red."
 _TWICE = "The answer is 5. No, wait: 5 + 4 = 9. The answer is 9."
 
 
-def _number(value):
-    if value is not None and (not isinstance(value, Real) or isinstance(value, bool)):
-        if isinstance(value, str):
-            raise NotYet(f"the text {value!r} comes back; make a number of it with int()")
-        if value is ...:
-            raise NotYet("nothing is filled in yet; the function gives back ...")
-        raise NotYet(f"a {type(value).__name__} comes back where a number is asked for")
-    return value
+def _number_or_none(value):
+    return None if value is None else number(value)
 
 
 def _verify_read(answer):
-    plain = _number(answer(_PLAIN))
+    plain = _number_or_none(answer(_PLAIN))
     if plain is None:
         raise NotYet("nothing comes back; does the function end in a return?")
     if plain == 5:
@@ -102,23 +126,23 @@ def _verify_read(answer):
         )
     if plain != 2:
         raise NotYet(f"{_PLAIN!r} gives you {plain}, not 2")
-    behind = _number(answer(_BEHIND))
+    behind = _number_or_none(answer(_BEHIND))
     if behind == 7:
         raise NotYet(
             f"{_BEHIND!r} gives you 7, the last number; the answer is the first number behind 'answer is'"
         )
     if behind != 24:
         raise NotYet(f"{_BEHIND!r} gives you {behind}, not 24")
-    twice = _number(answer(_TWICE))
+    twice = _number_or_none(answer(_TWICE))
     if twice == 5:
         raise NotYet(f"{_TWICE!r} gives you 5; the model corrects itself, so the last 'answer is' counts")
     if twice != 9:
         raise NotYet(f"{_TWICE!r} gives you {twice}, not 9")
-    if _number(answer("2 + 5 = 7, so 7 are")) != 7:
+    if _number_or_none(answer("2 + 5 = 7, so 7 are")) != 7:
         raise NotYet(
             "right where 'answer is' stands; without these words take the last number: '2 + 5 = 7, so 7 are' is 7"
         )
-    if _number(answer("I do not know.")) is not None:
+    if _number_or_none(answer("I do not know.")) is not None:
         raise NotYet("'I do not know.' holds no number; give back None, not a number of your own")
 
 
@@ -129,13 +153,26 @@ READ = Exercise(
     difficulty=2,
     minutes=7,
     stub=(
-        "import re\n\ndef answer_of(text):\n    end = ...                     # what to look at\n"
-        '    numbers = re.findall(r"\\d+", text)\n    return ...                    # a number, or None\n'
+        code("""
+        import re
+
+        def answer_of(text):
+            end = ...                     # what to look at
+            numbers = re.findall(r"\\d+", text)
+            return ...                    # a number, or None
+    """)
     ),
     solution=(
-        'import re\n\ndef answer_of(text):\n    parts = text.split("answer is")\n'
-        '    numbers = re.findall(r"\\d+", parts[-1])\n    if not numbers:\n        return None\n'
-        "    return int(numbers[0] if len(parts) > 1 else numbers[-1])\n"
+        code("""
+        import re
+
+        def answer_of(text):
+            parts = text.split("answer is")
+            numbers = re.findall(r"\\d+", parts[-1])
+            if not numbers:
+                return None
+            return int(numbers[0] if len(parts) > 1 else numbers[-1])
+    """)
     ),
     verify=_verify_read,
     hints=(
@@ -143,11 +180,39 @@ READ = Exercise(
         "Of the last part the first number if there is more than one part, else the last number; None without any.",
     ),
     wrong={
-        'import re\n\ndef answer_of(text):\n    return int(re.findall(r"\\d+", text)[0])\n': "the first number of the text",
-        'import re\n\ndef answer_of(text):\n    numbers = re.findall(r"\\d+", text)\n    return int(numbers[-1]) if numbers else None\n': "the last number; the answer is",
-        'import re\n\ndef answer_of(text):\n    numbers = re.findall(r"answer is (\\d+)", text)\n    return int(numbers[0]) if numbers else None\n': "corrects itself",
-        'import re\n\ndef answer_of(text):\n    numbers = re.findall(r"answer is (\\d+)", text)\n    return int(numbers[-1]) if numbers else None\n': "without these words",
-        'import re\n\ndef answer_of(text):\n    return re.findall(r"\\d+", text.split("answer is")[-1])[0]\n': "make a number of it",
+        code("""
+            import re
+
+            def answer_of(text):
+                return int(re.findall(r"\\d+", text)[0])
+        """): "the first number of the text",
+        code("""
+            import re
+
+            def answer_of(text):
+                numbers = re.findall(r"\\d+", text)
+                return int(numbers[-1]) if numbers else None
+        """): "the last number; the answer is",
+        code("""
+            import re
+
+            def answer_of(text):
+                numbers = re.findall(r"answer is (\\d+)", text)
+                return int(numbers[0]) if numbers else None
+        """): "corrects itself",
+        code("""
+            import re
+
+            def answer_of(text):
+                numbers = re.findall(r"answer is (\\d+)", text)
+                return int(numbers[-1]) if numbers else None
+        """): "without these words",
+        code("""
+            import re
+
+            def answer_of(text):
+                return re.findall(r"\\d+", text.split("answer is")[-1])[0]
+        """): "make a number of it",
     },
     praise="Where the answer is read from is part of every published accuracy.",
 )
@@ -185,13 +250,21 @@ VOTE = Exercise(
     difficulty=2,
     minutes=6,
     stub=(
-        "from collections import Counter\n\ndef vote(answers):            # numbers, or None where a chain has no answer\n"
-        "    ...\n"
+        code("""
+        from collections import Counter
+
+        def vote(answers):            # numbers, or None where a chain has no answer
+            ...
+    """)
     ),
     solution=(
-        "from collections import Counter\n\ndef vote(answers):\n"
-        "    counted = Counter(answer for answer in answers if answer is not None).most_common(1)\n"
-        "    return counted[0][0] if counted else None\n"
+        code("""
+        from collections import Counter
+
+        def vote(answers):
+            counted = Counter(answer for answer in answers if answer is not None).most_common(1)
+            return counted[0][0] if counted else None
+    """)
     ),
     verify=_verify_vote,
     hints=(
@@ -199,10 +272,27 @@ VOTE = Exercise(
         "Count the answers that are not None; of most_common(1), where it is not empty, take [0][0].",
     ),
     wrong={
-        "from collections import Counter\n\ndef vote(answers):\n    return Counter(answers).most_common(1)[0][0]\n": "has no vote",
-        "def vote(answers):\n    return max(answers)\n": "the largest or the first",
-        "from collections import Counter\n\ndef vote(answers):\n    return Counter(answers).most_common(1)[0][1]\n": "number of votes",
-        "def vote(answers):\n    given = [a for a in answers if a is not None]\n    return max(sorted(set(given)), key=given.count, default=None)\n": "appeared first",
+        code("""
+            from collections import Counter
+
+            def vote(answers):
+                return Counter(answers).most_common(1)[0][0]
+        """): "has no vote",
+        code("""
+            def vote(answers):
+                return max(answers)
+        """): "the largest or the first",
+        code("""
+            from collections import Counter
+
+            def vote(answers):
+                return Counter(answers).most_common(1)[0][1]
+        """): "number of votes",
+        code("""
+            def vote(answers):
+                given = [a for a in answers if a is not None]
+                return max(sorted(set(given)), key=given.count, default=None)
+        """): "appeared first",
     },
     praise="`majority_vote` does the same and says how many votes there were and whether it was a tie.",
 )
@@ -243,12 +333,21 @@ MOVES = Exercise(
     difficulty=2,
     minutes=6,
     stub=(
-        "def reachable(a, b):          # fractions, such as Fraction(8) and Fraction(3)\n"
-        "    return {a + b, ...}\n"
+        code("""
+        def reachable(a, b):          # fractions, such as Fraction(8) and Fraction(3)
+            return {a + b, ...}
+    """)
     ),
     solution=(
-        "def reachable(a, b):\n    found = {a + b, a * b, a - b, b - a}\n    if b:\n        found.add(a / b)\n"
-        "    if a:\n        found.add(b / a)\n    return found\n"
+        code("""
+        def reachable(a, b):
+            found = {a + b, a * b, a - b, b - a}
+            if b:
+                found.add(a / b)
+            if a:
+                found.add(b / a)
+            return found
+    """)
     ),
     verify=_verify_moves,
     hints=(
@@ -256,10 +355,22 @@ MOVES = Exercise(
         "{a + b, a * b, a - b, b - a}, and a / b where b is not zero, b / a where a is not zero.",
     ),
     wrong={
-        "def reachable(a, b):\n    return {a + b, a * b, a - b} | ({a / b} if b else set())\n": "the order is missing",
-        "def reachable(a, b):\n    return {a + b, a * b, a - b, b - a, a / b, b / a}\n": "ZeroDivisionError",
-        "def reachable(a, b):\n    return {a + b, a * b, abs(a - b)} | ({a / b} if b else set()) | ({b / a} if a else set())\n": "-5 is missing",
-        "def reachable(a, b):\n    return {a + b, a * b, a - b, b - a} | ({a // b} if b else set()) | ({b / a} if a else set())\n": "// would round it",
+        code("""
+            def reachable(a, b):
+                return {a + b, a * b, a - b} | ({a / b} if b else set())
+        """): "the order is missing",
+        code("""
+            def reachable(a, b):
+                return {a + b, a * b, a - b, b - a, a / b, b / a}
+        """): "ZeroDivisionError",
+        code("""
+            def reachable(a, b):
+                return {a + b, a * b, abs(a - b)} | ({a / b} if b else set()) | ({b / a} if a else set())
+        """): "-5 is missing",
+        code("""
+            def reachable(a, b):
+                return {a + b, a * b, a - b, b - a} | ({a // b} if b else set()) | ({b / a} if a else set())
+        """): "// would round it",
     },
     praise="Six results a pair, three rounds of pairs: that is the whole tree.",
 )
@@ -297,12 +408,22 @@ ACTION = Exercise(
     difficulty=2,
     minutes=7,
     stub=(
-        'import re\n\ndef read_action(line):          # "Action 2: calculator[3 * 24]"\n'
-        '    found = re.match(r"Action", line)\n    ...                         # ("calculator", "3 * 24"), or None\n'
+        code("""
+        import re
+
+        def read_action(line):          # "Action 2: calculator[3 * 24]"
+            found = re.match(r"Action", line)
+            ...                         # ("calculator", "3 * 24"), or None
+    """)
     ),
     solution=(
-        'import re\n\ndef read_action(line):\n    found = re.match(r"Action \\d+: (\\w+)\\[(.*)\\]$", line)\n'
-        "    return found.groups() if found else None\n"
+        code("""
+        import re
+
+        def read_action(line):
+            found = re.match(r"Action \\d+: (\\w+)\\[(.*)\\]$", line)
+            return found.groups() if found else None
+    """)
     ),
     verify=_verify_action,
     hints=(
@@ -310,10 +431,31 @@ ACTION = Exercise(
         r"re.match(r'Action \d+: (\w+)\[(.*)\]$', line) is None or has .groups().",
     ),
     wrong={
-        'import re\n\ndef read_action(line):\n    return re.match(r"Action \\d+: (\\w+)\\[(.*)\\]$", line).groups()\n': "AttributeError",
-        'import re\n\ndef read_action(line):\n    found = re.match(r"Action \\d: (\\w+)\\[(.*)\\]$", line)\n    return found.groups() if found else None\n': "not for step 12",
-        'def read_action(line):\n    name, _, rest = line.partition("[")\n    return (name, rest.rstrip("]")) if rest else None\n': "the tool's name comes back as",
-        'import re\n\ndef read_action(line):\n    found = re.match(r"Action \\d+: (\\w+)(.*)$", line)\n    return found.groups() if found else None\n': "a bracket is left",
+        code("""
+            import re
+
+            def read_action(line):
+                return re.match(r"Action \\d+: (\\w+)\\[(.*)\\]$", line).groups()
+        """): "AttributeError",
+        code("""
+            import re
+
+            def read_action(line):
+                found = re.match(r"Action \\d: (\\w+)\\[(.*)\\]$", line)
+                return found.groups() if found else None
+        """): "not for step 12",
+        code("""
+            def read_action(line):
+                name, _, rest = line.partition("[")
+                return (name, rest.rstrip("]")) if rest else None
+        """): "the tool's name comes back as",
+        code("""
+            import re
+
+            def read_action(line):
+                found = re.match(r"Action \\d+: (\\w+)(.*)$", line)
+                return found.groups() if found else None
+        """): "a bracket is left",
     },
     praise="A loop over tools stands and falls with what it does when this gives None.",
 )

@@ -5,7 +5,7 @@ import math
 import torch
 from torch.nn import functional as F
 
-from . import Exercise, NotYet
+from . import Exercise, NotYet, code
 from .answers import answered, number
 
 
@@ -59,13 +59,22 @@ PRUNE = Exercise(
     difficulty=1,
     minutes=6,
     stub=(
-        "def prune(W, share):\n    mask = torch.ones_like(W, dtype=torch.bool)\n    k = round(share * W.numel())\n"
-        "    ...                # False for the k smallest\n    return mask\n"
+        code("""
+        def prune(W, share):
+            mask = torch.ones_like(W, dtype=torch.bool)
+            k = round(share * W.numel())
+            ...                # False for the k smallest
+            return mask
+    """)
     ),
     solution=(
-        "def prune(W, share):\n    mask = torch.ones_like(W, dtype=torch.bool)\n    k = round(share * W.numel())\n"
-        "    smallest = W.abs().flatten().topk(k, largest=False).indices\n"
-        "    return mask.flatten().index_fill(0, smallest, False).view_as(mask)\n"
+        code("""
+        def prune(W, share):
+            mask = torch.ones_like(W, dtype=torch.bool)
+            k = round(share * W.numel())
+            smallest = W.abs().flatten().topk(k, largest=False).indices
+            return mask.flatten().index_fill(0, smallest, False).view_as(mask)
+    """)
     ),
     verify=_verify_prune,
     hints=(
@@ -73,11 +82,35 @@ PRUNE = Exercise(
         "mask.view(-1) is the mask as one long row: write False at the indices that topk found.",
     ),
     wrong={
-        "def prune(W, share):\n    k = round(share * W.numel())\n    mask = torch.zeros_like(W, dtype=torch.bool)\n    mask.view(-1)[W.abs().flatten().topk(k, largest=False).indices] = True\n    return mask\n": "True stands where a weight goes",
-        "def prune(W, share):\n    k = round(share * W.numel())\n    mask = torch.ones_like(W, dtype=torch.bool)\n    mask.view(-1)[W.flatten().topk(k, largest=False).indices] = False\n    return mask\n": "you sort by value",
-        "def prune(W, share):\n    return W.abs() > share\n": "you cut at the size",
-        "def prune(W, share):\n    return W.abs() > W.abs().flatten().sort().values[round(share * W.numel()) - 1]\n": "all or none of equals",
-        "def prune(W, share):\n    k = round(share * W.numel())\n    mask = torch.zeros_like(W, dtype=torch.bool)\n    mask.view(-1)[W.abs().flatten().topk(k).indices] = True\n    return mask\n": "only the share is left",
+        code("""
+            def prune(W, share):
+                k = round(share * W.numel())
+                mask = torch.zeros_like(W, dtype=torch.bool)
+                mask.view(-1)[W.abs().flatten().topk(k, largest=False).indices] = True
+                return mask
+        """): "True stands where a weight goes",
+        code("""
+            def prune(W, share):
+                k = round(share * W.numel())
+                mask = torch.ones_like(W, dtype=torch.bool)
+                mask.view(-1)[W.flatten().topk(k, largest=False).indices] = False
+                return mask
+        """): "you sort by value",
+        code("""
+            def prune(W, share):
+                return W.abs() > share
+        """): "you cut at the size",
+        code("""
+            def prune(W, share):
+                return W.abs() > W.abs().flatten().sort().values[round(share * W.numel()) - 1]
+        """): "all or none of equals",
+        code("""
+            def prune(W, share):
+                k = round(share * W.numel())
+                mask = torch.zeros_like(W, dtype=torch.bool)
+                mask.view(-1)[W.abs().flatten().topk(k).indices] = True
+                return mask
+        """): "only the share is left",
     },
     praise="As many go as you said, also where weights are equal.",
 )
@@ -137,10 +170,19 @@ HELD = Exercise(
     name="held_step",
     difficulty=2,
     minutes=6,
-    stub="def held_step(optimizer, weights, masks):\n    optimizer.step()\n    ...\n",
+    stub=code("""
+        def held_step(optimizer, weights, masks):
+            optimizer.step()
+            ...
+    """),
     solution=(
-        "def held_step(optimizer, weights, masks):\n    optimizer.step()\n    with torch.no_grad():\n"
-        "        for W, mask in zip(weights, masks):\n            W *= mask\n"
+        code("""
+        def held_step(optimizer, weights, masks):
+            optimizer.step()
+            with torch.no_grad():
+                for W, mask in zip(weights, masks):
+                    W *= mask
+    """)
     ),
     verify=_verify_held,
     hints=(
@@ -148,11 +190,38 @@ HELD = Exercise(
         "After optimizer.step(), under torch.no_grad(), multiply each W in place by its mask.",
     ),
     wrong={
-        "def held_step(optimizer, weights, masks):\n    for W, mask in zip(weights, masks):\n        W.grad *= mask\n    optimizer.step()\n": "write the zeros after the step",
-        "def held_step(optimizer, weights, masks):\n    with torch.no_grad():\n        for W, mask in zip(weights, masks):\n            W *= mask\n    optimizer.step()\n": "write the zeros after the step",
-        "def held_step(optimizer, weights, masks):\n    optimizer.step()\n    with torch.no_grad():\n        for W, mask in zip(weights, masks):\n            W *= ~mask\n": "weights that are left became zero",
-        "def held_step(optimizer, weights, masks):\n    optimizer.step()\n    for W, mask in zip(weights, masks):\n        W *= mask\n": "autograd watches",
-        "def held_step(optimizer, weights, masks):\n    with torch.no_grad():\n        for W, mask in zip(weights, masks):\n            W *= mask\n": "has to make its step",
+        code("""
+            def held_step(optimizer, weights, masks):
+                for W, mask in zip(weights, masks):
+                    W.grad *= mask
+                optimizer.step()
+        """): "write the zeros after the step",
+        code("""
+            def held_step(optimizer, weights, masks):
+                with torch.no_grad():
+                    for W, mask in zip(weights, masks):
+                        W *= mask
+                optimizer.step()
+        """): "write the zeros after the step",
+        code("""
+            def held_step(optimizer, weights, masks):
+                optimizer.step()
+                with torch.no_grad():
+                    for W, mask in zip(weights, masks):
+                        W *= ~mask
+        """): "weights that are left became zero",
+        code("""
+            def held_step(optimizer, weights, masks):
+                optimizer.step()
+                for W, mask in zip(weights, masks):
+                    W *= mask
+        """): "autograd watches",
+        code("""
+            def held_step(optimizer, weights, masks):
+                with torch.no_grad():
+                    for W, mask in zip(weights, masks):
+                        W *= mask
+        """): "has to make its step",
     },
     praise="No memory of the optimizer's survives that.",
 )
@@ -185,10 +254,19 @@ ROUNDS = Exercise(
     name="rounds_needed",
     difficulty=1,
     minutes=4,
-    stub="import math\n\ndef rounds_needed(share, sparsity):\n    ...\n",
+    stub=code("""
+        import math
+
+        def rounds_needed(share, sparsity):
+            ...
+    """),
     solution=(
-        "import math\n\ndef rounds_needed(share, sparsity):\n"
-        "    return math.ceil(math.log(1 - sparsity) / math.log(1 - share))\n"
+        code("""
+        import math
+
+        def rounds_needed(share, sparsity):
+            return math.ceil(math.log(1 - sparsity) / math.log(1 - share))
+    """)
     ),
     verify=_verify_rounds,
     hints=(
@@ -196,9 +274,21 @@ ROUNDS = Exercise(
         "Multiply by 1 - share until no more than 1 - sparsity is left, and count; or divide their logarithms and round up.",
     ),
     wrong={
-        "import math\ndef rounds_needed(share, sparsity):\n    return math.ceil(sparsity / share)\n": "do not add up",
-        "import math\ndef rounds_needed(share, sparsity):\n    return math.log(1 - sparsity) / math.log(1 - share)\n": "rounds are whole",
-        "import math\ndef rounds_needed(share, sparsity):\n    return int(math.log(1 - sparsity) / math.log(1 - share))\n": "round up",
+        code("""
+            import math
+            def rounds_needed(share, sparsity):
+                return math.ceil(sparsity / share)
+        """): "do not add up",
+        code("""
+            import math
+            def rounds_needed(share, sparsity):
+                return math.log(1 - sparsity) / math.log(1 - share)
+        """): "rounds are whole",
+        code("""
+            import math
+            def rounds_needed(share, sparsity):
+                return int(math.log(1 - sparsity) / math.log(1 - share))
+        """): "round up",
     },
     praise="Eleven rounds for 90 %, where the printed loop has five.",
 )
@@ -235,10 +325,16 @@ RANDOM = Exercise(
     name="random_mask",
     difficulty=2,
     minutes=5,
-    stub="def random_mask(mask):\n    ...\n",
+    stub=code("""
+        def random_mask(mask):
+            ...
+    """),
     solution=(
-        "def random_mask(mask):\n    order = torch.randperm(mask.numel())\n"
-        "    return mask.flatten()[order].view_as(mask)\n"
+        code("""
+        def random_mask(mask):
+            order = torch.randperm(mask.numel())
+            return mask.flatten()[order].view_as(mask)
+    """)
     ),
     verify=_verify_random,
     hints=(
@@ -246,10 +342,22 @@ RANDOM = Exercise(
         "torch.randperm(mask.numel()) is a random order; index the flattened mask with it and give it its shape back.",
     ),
     wrong={
-        "def random_mask(mask):\n    return torch.rand(mask.shape) < mask.float().mean()\n": "keep the count exactly",
-        "def random_mask(mask):\n    return mask[torch.randperm(len(mask))]\n": "shuffle whole rows",
-        "def random_mask(mask):\n    return mask[:, torch.randperm(mask.shape[1])]\n": "shuffle whole columns",
-        "def random_mask(mask):\n    return mask.clone()\n": "ticket's own mask",
+        code("""
+            def random_mask(mask):
+                return torch.rand(mask.shape) < mask.float().mean()
+        """): "keep the count exactly",
+        code("""
+            def random_mask(mask):
+                return mask[torch.randperm(len(mask))]
+        """): "shuffle whole rows",
+        code("""
+            def random_mask(mask):
+                return mask[:, torch.randperm(mask.shape[1])]
+        """): "shuffle whole columns",
+        code("""
+            def random_mask(mask):
+                return mask.clone()
+        """): "ticket's own mask",
     },
     praise="Same count, other places: whatever differs now is due to the places.",
 )
@@ -288,18 +396,36 @@ BYTES = Exercise(
     name="sparse_bytes",
     difficulty=1,
     minutes=3,
-    stub="def sparse_bytes(weights, left):\n    ...\n",
-    solution="def sparse_bytes(weights, left):\n    return weights / 8 + 4 * left\n",
+    stub=code("""
+        def sparse_bytes(weights, left):
+            ...
+    """),
+    solution=code("""
+        def sparse_bytes(weights, left):
+            return weights / 8 + 4 * left
+    """),
     verify=_verify_bytes,
     hints=(
         "Two parts: one bit for every weight of the layer, and four bytes for each one that is left.",
         "weights / 8 bytes of bits, plus 4 * left bytes of values.",
     ),
     wrong={
-        "def sparse_bytes(weights, left):\n    return 4 * left\n": "values alone",
-        "def sparse_bytes(weights, left):\n    return weights + 4 * left\n": "a bit, not a byte",
-        "def sparse_bytes(weights, left):\n    return 8 * left\n": "4-byte index",
-        "def sparse_bytes(weights, left):\n    return 4 * weights\n": "dense file",
+        code("""
+            def sparse_bytes(weights, left):
+                return 4 * left
+        """): "values alone",
+        code("""
+            def sparse_bytes(weights, left):
+                return weights + 4 * left
+        """): "a bit, not a byte",
+        code("""
+            def sparse_bytes(weights, left):
+                return 8 * left
+        """): "4-byte index",
+        code("""
+            def sparse_bytes(weights, left):
+                return 4 * weights
+        """): "dense file",
     },
     praise="At 90 % sparsity a bit mask is cheaper than an index beside each value.",
 )

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from . import Exercise, NotYet
+from . import Exercise, NotYet, code
 from .answers import answered, close, shaped
 
 # --- 06.1 ------------------------------------------------------------------------------------------------------------
@@ -41,18 +41,38 @@ COUNT = Exercise(
     name="adapter_parameters",
     difficulty=1,
     minutes=4,
-    stub="def adapter_parameters(d, m):\n    ...\n",
-    solution="def adapter_parameters(d, m):\n    down = d * m + m\n    up = m * d + d\n    return down + up\n",
+    stub=code("""
+        def adapter_parameters(d, m):
+            ...
+    """),
+    solution=code("""
+        def adapter_parameters(d, m):
+            down = d * m + m
+            up = m * d + d
+            return down + up
+    """),
     verify=_verify_count,
     hints=(
         "A linear layer from a numbers to b numbers has a × b weights, and one bias for each number it gives.",
         "The way down is a layer from d to m, the way up a layer from m to d: add both, biases included.",
     ),
     wrong={
-        "def adapter_parameters(d, m):\n    return 2 * d * m\n": "biases are missing",
-        "def adapter_parameters(d, m):\n    return d * m\n": "one of the two matrices",
-        "def adapter_parameters(d, m):\n    return 2 * (d * m + d)\n": "only m outputs",
-        "def adapter_parameters(d, m):\n    return 2 * 1024 * m + m + 1024\n": "hold for any",
+        code("""
+            def adapter_parameters(d, m):
+                return 2 * d * m
+        """): "biases are missing",
+        code("""
+            def adapter_parameters(d, m):
+                return d * m
+        """): "one of the two matrices",
+        code("""
+            def adapter_parameters(d, m):
+                return 2 * (d * m + d)
+        """): "only m outputs",
+        code("""
+            def adapter_parameters(d, m):
+                return 2 * 1024 * m + m + 1024
+        """): "hold for any",
     },
     praise="Linear in m: twice the width, twice the cost.",
 )
@@ -102,10 +122,17 @@ BOTTLENECK = Exercise(
     name="bottleneck",
     difficulty=2,
     minutes=6,
-    stub="def bottleneck(x, down, b_down, up, b_up):\n    narrow = x @ down.T    # (..., m)\n    ...\n",
+    stub=code("""
+        def bottleneck(x, down, b_down, up, b_up):
+            narrow = x @ down.T    # (..., m)
+            ...
+    """),
     solution=(
-        "def bottleneck(x, down, b_down, up, b_up):\n    narrow = F.gelu(x @ down.T + b_down)\n"
-        "    return x + narrow @ up.T + b_up\n"
+        code("""
+        def bottleneck(x, down, b_down, up, b_up):
+            narrow = F.gelu(x @ down.T + b_down)
+            return x + narrow @ up.T + b_up
+    """)
     ),
     verify=_verify_bottleneck,
     hints=(
@@ -113,10 +140,22 @@ BOTTLENECK = Exercise(
         "narrow = F.gelu(x @ down.T + b_down) is the first half; x + narrow @ up.T + b_up the second.",
     ),
     wrong={
-        "def bottleneck(x, down, b_down, up, b_up):\n    return F.gelu(x @ down.T + b_down) @ up.T + b_up\n": "x itself is lost",
-        "def bottleneck(x, down, b_down, up, b_up):\n    return x + (x @ down.T + b_down) @ up.T + b_up\n": "nothing stands between",
-        "def bottleneck(x, down, b_down, up, b_up):\n    return x + F.gelu((x @ down.T + b_down) @ up.T + b_up)\n": "behind the way up",
-        "def bottleneck(x, down, b_down, up, b_up):\n    return x + F.gelu(x @ down.T) @ up.T\n": "a bias is missing",
+        code("""
+            def bottleneck(x, down, b_down, up, b_up):
+                return F.gelu(x @ down.T + b_down) @ up.T + b_up
+        """): "x itself is lost",
+        code("""
+            def bottleneck(x, down, b_down, up, b_up):
+                return x + (x @ down.T + b_down) @ up.T + b_up
+        """): "nothing stands between",
+        code("""
+            def bottleneck(x, down, b_down, up, b_up):
+                return x + F.gelu((x @ down.T + b_down) @ up.T + b_up)
+        """): "behind the way up",
+        code("""
+            def bottleneck(x, down, b_down, up, b_up):
+                return x + F.gelu(x @ down.T) @ up.T
+        """): "a bias is missing",
     },
     praise="With up and b_up at zero it gives back x.",
 )
@@ -162,18 +201,37 @@ PLACE = Exercise(
     name="adapted_block",
     difficulty=2,
     minutes=5,
-    stub="def adapted_block(h, sublayer, adapter):\n    return h + sublayer(h)    # put the adapter in\n",
-    solution="def adapted_block(h, sublayer, adapter):\n    return h + adapter(sublayer(h))\n",
+    stub=code("""
+        def adapted_block(h, sublayer, adapter):
+            return h + sublayer(h)    # put the adapter in
+    """),
+    solution=code("""
+        def adapted_block(h, sublayer, adapter):
+            return h + adapter(sublayer(h))
+    """),
     verify=_verify_place,
     hints=(
         "Follow one vector: it goes into the sublayer, comes out, and is added to h. Where is 'behind, but before the sum'?",
         "The adapter reads sublayer(h), and what it gives is added to h.",
     ),
     wrong={
-        "def adapted_block(h, sublayer, adapter):\n    return adapter(h + sublayer(h))\n": "bends the main road",
-        "def adapted_block(h, sublayer, adapter):\n    return h + sublayer(adapter(h))\n": "before the sublayer",
-        "def adapted_block(h, sublayer, adapter):\n    return h + sublayer(h) + adapter(h)\n": "beside the sublayer",
-        "def adapted_block(h, sublayer, adapter):\n    s = sublayer(h)\n    return h + s + adapter(s)\n": "added twice",
+        code("""
+            def adapted_block(h, sublayer, adapter):
+                return adapter(h + sublayer(h))
+        """): "bends the main road",
+        code("""
+            def adapted_block(h, sublayer, adapter):
+                return h + sublayer(adapter(h))
+        """): "before the sublayer",
+        code("""
+            def adapted_block(h, sublayer, adapter):
+                return h + sublayer(h) + adapter(h)
+        """): "beside the sublayer",
+        code("""
+            def adapted_block(h, sublayer, adapter):
+                s = sublayer(h)
+                return h + s + adapter(s)
+        """): "added twice",
     },
     praise="The main road stays straight: h passes untouched.",
 )
@@ -219,10 +277,18 @@ FOLD = Exercise(
     name="fold",
     difficulty=3,
     minutes=10,
-    stub="def fold(W, b, down, b_down, up, b_up):\n    ...\n    return W, b\n",
+    stub=code("""
+        def fold(W, b, down, b_down, up, b_up):
+            ...
+            return W, b
+    """),
     solution=(
-        "def fold(W, b, down, b_down, up, b_up):\n    weight = W + up @ down @ W\n"
-        "    bias = b + up @ (down @ b + b_down) + b_up\n    return weight, bias\n"
+        code("""
+        def fold(W, b, down, b_down, up, b_up):
+            weight = W + up @ down @ W
+            bias = b + up @ (down @ b + b_down) + b_up
+            return weight, bias
+    """)
     ),
     verify=_verify_fold,
     hints=(
@@ -230,10 +296,22 @@ FOLD = Exercise(
         "What multiplies x is W + up down W. What is left when x is zero is the new bias.",
     ),
     wrong={
-        "def fold(W, b, down, b_down, up, b_up):\n    return up @ down @ W, b\n": "residual is missing",
-        "def fold(W, b, down, b_down, up, b_up):\n    return W + up @ down @ W, b\n": "still the old one",
-        "def fold(W, b, down, b_down, up, b_up):\n    return W + up @ down @ W, b + b_up\n": "b itself",
-        "def fold(W, b, down, b_down, up, b_up):\n    return W + up @ down @ W, b + up @ down @ b\n": "adapter's own biases",
+        code("""
+            def fold(W, b, down, b_down, up, b_up):
+                return up @ down @ W, b
+        """): "residual is missing",
+        code("""
+            def fold(W, b, down, b_down, up, b_up):
+                return W + up @ down @ W, b
+        """): "still the old one",
+        code("""
+            def fold(W, b, down, b_down, up, b_up):
+                return W + up @ down @ W, b + b_up
+        """): "b itself",
+        code("""
+            def fold(W, b, down, b_down, up, b_up):
+                return W + up @ down @ W, b + up @ down @ b
+        """): "adapter's own biases",
     },
     praise="Its update is up down W: of rank m, like LoRA's.",
 )
@@ -286,12 +364,21 @@ SWAP = Exercise(
     difficulty=2,
     minutes=6,
     stub=(
-        "def swap(places, adapters):\n    for name, place in places.items():\n"
-        "        ...    # place.base stays; place.adapter is the task's\n    return adapters\n"
+        code("""
+        def swap(places, adapters):
+            for name, place in places.items():
+                ...    # place.base stays; place.adapter is the task's
+            return adapters
+    """)
     ),
     solution=(
-        "def swap(places, adapters):\n    before = {name: place.adapter for name, place in places.items()}\n"
-        "    for name, place in places.items():\n        place.adapter = adapters[name]\n    return before\n"
+        code("""
+        def swap(places, adapters):
+            before = {name: place.adapter for name, place in places.items()}
+            for name, place in places.items():
+                place.adapter = adapters[name]
+            return before
+    """)
     ),
     verify=_verify_swap,
     hints=(
@@ -299,10 +386,31 @@ SWAP = Exercise(
         "before = {name: place.adapter for name, place in places.items()}, then place.adapter = adapters[name] for each.",
     ),
     wrong={
-        "def swap(places, adapters):\n    for name, place in places.items():\n        place.adapter = adapters[name]\n    return adapters\n": "you give back the new adapters",
-        "def swap(places, adapters):\n    for name, place in places.items():\n        place.adapter = adapters[name]\n": "nothing comes back",
-        "def swap(places, adapters):\n    import copy\n    before = {n: p.adapter for n, p in places.items()}\n    for name, place in places.items():\n        place.adapter = copy.deepcopy(adapters[name])\n    return before\n": "a copy stands there",
-        "def swap(places, adapters):\n    for name, place in places.items():\n        place.adapter.weight = adapters[name].weight\n    return adapters\n": "copy numbers",
+        code("""
+            def swap(places, adapters):
+                for name, place in places.items():
+                    place.adapter = adapters[name]
+                return adapters
+        """): "you give back the new adapters",
+        code("""
+            def swap(places, adapters):
+                for name, place in places.items():
+                    place.adapter = adapters[name]
+        """): "nothing comes back",
+        code("""
+            def swap(places, adapters):
+                import copy
+                before = {n: p.adapter for n, p in places.items()}
+                for name, place in places.items():
+                    place.adapter = copy.deepcopy(adapters[name])
+                return before
+        """): "a copy stands there",
+        code("""
+            def swap(places, adapters):
+                for name, place in places.items():
+                    place.adapter.weight = adapters[name].weight
+                return adapters
+        """): "copy numbers",
     },
     praise="Not one number was copied.",
 )

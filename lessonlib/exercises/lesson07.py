@@ -3,15 +3,8 @@
 import torch
 from torch import nn
 
-from . import Exercise, NotYet
-from .answers import close
-
-
-def _number(value, what: str) -> float:
-    if value is None or value is ...:
-        raise NotYet(f"{what} gives nothing back; does it end in a return?")
-    return value
-
+from . import Exercise, NotYet, code
+from .answers import answered, close, number
 
 # --- 07.1 ------------------------------------------------------------------------------------------------------------
 
@@ -21,7 +14,7 @@ def _verify_rank(answer):
     generator = torch.Generator().manual_seed(1)
     left, right = (torch.linalg.qr(torch.randn(size, 5, generator=generator))[0] for size in (7, 5))
     update = left @ torch.diag(values) @ right.T  # not square, so eigenvalues will not do
-    ours = _number(answer(update, 0.85), "your function")
+    ours = number(answer(update, 0.85))
     if ours == 5:
         raise NotYet("5 is the full rank; stop counting when the first ones hold the asked share")
     if ours == 4:
@@ -42,10 +35,18 @@ RANK = Exercise(
     name="rank_holding",
     difficulty=2,
     minutes=6,
-    stub="def rank_holding(update, share):\n    values = torch.linalg.svdvals(update.float())   # largest first\n    ...\n",
+    stub=code("""
+        def rank_holding(update, share):
+            values = torch.linalg.svdvals(update.float())   # largest first
+            ...
+    """),
     solution=(
-        "def rank_holding(update, share):\n    values = torch.linalg.svdvals(update.float())\n"
-        "    energy = torch.cumsum(values**2, 0) / torch.sum(values**2)\n    return int((energy < share).sum()) + 1\n"
+        code("""
+        def rank_holding(update, share):
+            values = torch.linalg.svdvals(update.float())
+            energy = torch.cumsum(values**2, 0) / torch.sum(values**2)
+            return int((energy < share).sum()) + 1
+    """)
     ),
     verify=_verify_rank,
     hints=(
@@ -53,9 +54,22 @@ RANK = Exercise(
         "torch.cumsum(values**2, 0) / torch.sum(values**2) is that fraction for k = 1, 2, …; count those below share.",
     ),
     wrong={
-        "def rank_holding(update, share):\n    return int(torch.linalg.matrix_rank(update))\n": "full rank",
-        "def rank_holding(update, share):\n    v = torch.linalg.svdvals(update)\n    e = torch.cumsum(v, 0) / v.sum()\n    return int((e < share).sum()) + 1\n": "sum of their squares",
-        "def rank_holding(update, share):\n    v = torch.linalg.svdvals(update)\n    e = torch.cumsum(v**2, 0) / (v**2).sum()\n    return int((e < share).sum())\n": "57 per cent",
+        code("""
+            def rank_holding(update, share):
+                return int(torch.linalg.matrix_rank(update))
+        """): "full rank",
+        code("""
+            def rank_holding(update, share):
+                v = torch.linalg.svdvals(update)
+                e = torch.cumsum(v, 0) / v.sum()
+                return int((e < share).sum()) + 1
+        """): "sum of their squares",
+        code("""
+            def rank_holding(update, share):
+                v = torch.linalg.svdvals(update)
+                e = torch.cumsum(v**2, 0) / (v**2).sum()
+                return int((e < share).sum())
+        """): "57 per cent",
     },
     praise="Keep it: the next cell asks it.",
 )
@@ -65,7 +79,7 @@ RANK = Exercise(
 
 
 def _verify_count(answer):
-    square, wide = _number(answer(576, 576, 8), "your function"), answer(192, 576, 8)
+    square, wide = number(answer(576, 576, 8)), answer(192, 576, 8)
     if square == 8 * 576 * 576:
         raise NotYet("you count r whole matrices; A is (r, d_in) and B is (d_out, r), two thin ones")
     if square == 576 * 576:
@@ -88,18 +102,36 @@ COUNT = Exercise(
     name="lora_parameters",
     difficulty=1,
     minutes=3,
-    stub="def lora_parameters(d_out, d_in, r):\n    ...\n",
-    solution="def lora_parameters(d_out, d_in, r):\n    return r * d_in + d_out * r\n",
+    stub=code("""
+        def lora_parameters(d_out, d_in, r):
+            ...
+    """),
+    solution=code("""
+        def lora_parameters(d_out, d_in, r):
+            return r * d_in + d_out * r
+    """),
     verify=_verify_count,
     hints=(
         "A has r rows of d_in numbers. B has d_out rows of how many?",
         "Add the entries of A, r × d_in, to those of B, d_out × r.",
     ),
     wrong={
-        "def lora_parameters(d_out, d_in, r):\n    return r * d_in * d_out\n": "two thin ones",
-        "def lora_parameters(d_out, d_in, r):\n    return 2 * r * d_in\n": "square matrix only",
-        "def lora_parameters(d_out, d_in, r):\n    return r * d_in\n": "one of the two",
-        "def lora_parameters(d_out, d_in, r):\n    return 8 * (d_in + d_out)\n": "for any r",
+        code("""
+            def lora_parameters(d_out, d_in, r):
+                return r * d_in * d_out
+        """): "two thin ones",
+        code("""
+            def lora_parameters(d_out, d_in, r):
+                return 2 * r * d_in
+        """): "square matrix only",
+        code("""
+            def lora_parameters(d_out, d_in, r):
+                return r * d_in
+        """): "one of the two",
+        code("""
+            def lora_parameters(d_out, d_in, r):
+                return 8 * (d_in + d_out)
+        """): "for any r",
     },
     praise="The cost grows with d_in + d_out and no longer with d_in × d_out.",
 )
@@ -113,7 +145,7 @@ def _verify_forward(answer):
     given = x, W, A, B = [torch.randn(s, generator=generator) for s in ((5, 6), (4, 6), (2, 6), (4, 2))]
     copies = [tensor.clone() for tensor in given]
     base, update = x @ W.T, x @ (B @ A).T
-    h = _number(answer(*copies, 7.0), "your function")
+    h = answered(answer(*copies, 7.0))
     for name, before, after in zip("xWAB", given, copies):
         if not torch.equal(before, after):
             raise NotYet(
@@ -149,20 +181,48 @@ FORWARD = Exercise(
     name="lora_forward",
     difficulty=2,
     minutes=6,
-    stub="def lora_forward(x, W, A, B, alpha):\n    h = x @ W.T        # the frozen layer\n    ...                # add the update here\n    return h\n",
-    solution="def lora_forward(x, W, A, B, alpha):\n    r = A.shape[0]\n    return x @ W.T + (alpha / r) * (x @ A.T @ B.T)\n",
+    stub=code("""
+        def lora_forward(x, W, A, B, alpha):
+            h = x @ W.T        # the frozen layer
+            ...                # add the update here
+            return h
+    """),
+    solution=code("""
+        def lora_forward(x, W, A, B, alpha):
+            r = A.shape[0]
+            return x @ W.T + (alpha / r) * (x @ A.T @ B.T)
+    """),
     verify=_verify_forward,
     hints=(
         "x holds one text a row, so a matrix M acts as x @ M.T. Which of A and B acts first?",
         "x @ A.T is (texts, r); times B.T it is (texts, d_out). Scale that by alpha / A.shape[0] and add it.",
     ),
     wrong={
-        "def lora_forward(x, W, A, B, alpha):\n    return x @ W.T\n": "update B A x is missing",
-        "def lora_forward(x, W, A, B, alpha):\n    return x @ W.T + x @ A.T @ B.T\n": "not scaled",
-        "def lora_forward(x, W, A, B, alpha):\n    return x @ W.T + alpha * (x @ A.T @ B.T)\n": "scale by alpha",
-        "def lora_forward(x, W, A, B, alpha):\n    return x @ (W + A @ B).T\n": "RuntimeError",
-        "def lora_forward(x, W, A, B, alpha):\n    return x @ W.T + alpha // A.shape[0] * (x @ A.T @ B.T)\n": "divide with /",
-        "def lora_forward(x, W, A, B, alpha):\n    W += alpha / A.shape[0] * B @ A\n    return x @ W.T\n": "changes W itself",
+        code("""
+            def lora_forward(x, W, A, B, alpha):
+                return x @ W.T
+        """): "update B A x is missing",
+        code("""
+            def lora_forward(x, W, A, B, alpha):
+                return x @ W.T + x @ A.T @ B.T
+        """): "not scaled",
+        code("""
+            def lora_forward(x, W, A, B, alpha):
+                return x @ W.T + alpha * (x @ A.T @ B.T)
+        """): "scale by alpha",
+        code("""
+            def lora_forward(x, W, A, B, alpha):
+                return x @ (W + A @ B).T
+        """): "RuntimeError",
+        code("""
+            def lora_forward(x, W, A, B, alpha):
+                return x @ W.T + alpha // A.shape[0] * (x @ A.T @ B.T)
+        """): "divide with /",
+        code("""
+            def lora_forward(x, W, A, B, alpha):
+                W += alpha / A.shape[0] * B @ A
+                return x @ W.T
+        """): "changes W itself",
     },
     praise="You never formed B A: two thin products cost far less than one wide one.",
 )
@@ -225,11 +285,22 @@ FREEZE = Exercise(
     name="train_only_lora",
     difficulty=2,
     minutes=6,
-    stub="def train_only_lora(model):\n    for module in model.modules():\n        ...\n",
+    stub=code("""
+        def train_only_lora(model):
+            for module in model.modules():
+                ...
+    """),
     solution=(
-        "def train_only_lora(model):\n    from lessonlib.lora import LowRank\n\n    model.requires_grad_(False)\n"
-        "    for module in model.modules():\n        if isinstance(module, LowRank):\n"
-        "            module.A.requires_grad_(True)\n            module.B.requires_grad_(True)\n"
+        code("""
+        def train_only_lora(model):
+            from lessonlib.lora import LowRank
+
+            model.requires_grad_(False)
+            for module in model.modules():
+                if isinstance(module, LowRank):
+                    module.A.requires_grad_(True)
+                    module.B.requires_grad_(True)
+    """)
     ),
     verify=_verify_freeze,
     hints=(
@@ -237,11 +308,33 @@ FREEZE = Exercise(
         "isinstance(module, LowRank), from lessonlib.lora, is true of every layer with base, A, B and scale.",
     ),
     wrong={
-        "def train_only_lora(model):\n    for name, p in model.named_parameters():\n        p.requires_grad = name.endswith('.lora')\n": "nothing is trainable",
-        "def train_only_lora(model):\n    for name, p in model.named_parameters():\n        p.requires_grad = 'lora' in name or name in ('q.A', 'q.B')\n": "lora_like_head",
-        "def train_only_lora(model):\n    pass\n": "base's weight still trains",
-        "def train_only_lora(model):\n    for name, p in model.named_parameters():\n        p.requires_grad = name.endswith(('.A', '.B'))\n": "in no LoRA layer",
-        "def train_only_lora(model):\n    from lessonlib.lora import LowRank\n    model.requires_grad_(False)\n    for m in model.children():\n        if isinstance(m, LowRank):\n            m.A.requires_grad = m.B.requires_grad = True\n": "all the way down",
+        code("""
+            def train_only_lora(model):
+                for name, p in model.named_parameters():
+                    p.requires_grad = name.endswith('.lora')
+        """): "nothing is trainable",
+        code("""
+            def train_only_lora(model):
+                for name, p in model.named_parameters():
+                    p.requires_grad = 'lora' in name or name in ('q.A', 'q.B')
+        """): "lora_like_head",
+        code("""
+            def train_only_lora(model):
+                pass
+        """): "base's weight still trains",
+        code("""
+            def train_only_lora(model):
+                for name, p in model.named_parameters():
+                    p.requires_grad = name.endswith(('.A', '.B'))
+        """): "in no LoRA layer",
+        code("""
+            def train_only_lora(model):
+                from lessonlib.lora import LowRank
+                model.requires_grad_(False)
+                for m in model.children():
+                    if isinstance(m, LowRank):
+                        m.A.requires_grad = m.B.requires_grad = True
+        """): "all the way down",
     },
     praise="No renaming can break it.",
 )
@@ -254,7 +347,7 @@ def _verify_truncate(answer):
     generator = torch.Generator().manual_seed(3)
     A, B = torch.randn(6, 20, generator=generator), torch.randn(12, 6, generator=generator)
     full = B @ A
-    out = _number(answer(A.clone(), B.clone(), 2), "your function")
+    out = answered(answer(A.clone(), B.clone(), 2))
     if not isinstance(out, tuple | list) or len(out) != 2:
         raise NotYet("give back two matrices: the new A and the new B")
     small_A, small_B = out
@@ -290,10 +383,18 @@ TRUNCATE = Exercise(
     name="truncate",
     difficulty=3,
     minutes=10,
-    stub="def truncate(A, B, r):\n    U, S, Vh = torch.linalg.svd(B @ A, full_matrices=False)\n    ...\n    return A, B\n",
+    stub=code("""
+        def truncate(A, B, r):
+            U, S, Vh = torch.linalg.svd(B @ A, full_matrices=False)
+            ...
+            return A, B
+    """),
     solution=(
-        "def truncate(A, B, r):\n    U, S, Vh = torch.linalg.svd(B @ A, full_matrices=False)\n"
-        "    return Vh[:r], U[:, :r] * S[:r]\n"
+        code("""
+        def truncate(A, B, r):
+            U, S, Vh = torch.linalg.svd(B @ A, full_matrices=False)
+            return Vh[:r], U[:, :r] * S[:r]
+    """)
     ),
     verify=_verify_truncate,
     hints=(
@@ -301,9 +402,20 @@ TRUNCATE = Exercise(
         "U[:, :r] * S[:r] is (d_out, r) and Vh[:r] is (r, d_in): one is the new B, the other the new A.",
     ),
     wrong={
-        "def truncate(A, B, r):\n    return A[:r], B[:, :r]\n": "in no order",
-        "def truncate(A, B, r):\n    U, S, Vh = torch.linalg.svd(B @ A)\n    return Vh[:r], U[:, :r]\n": "singular values are left out",
-        "def truncate(A, B, r):\n    U, S, Vh = torch.linalg.svd(B @ A)\n    return U[:, :r] * S[:r], Vh[:r]\n": "swapped",
+        code("""
+            def truncate(A, B, r):
+                return A[:r], B[:, :r]
+        """): "in no order",
+        code("""
+            def truncate(A, B, r):
+                U, S, Vh = torch.linalg.svd(B @ A)
+                return Vh[:r], U[:, :r]
+        """): "singular values are left out",
+        code("""
+            def truncate(A, B, r):
+                U, S, Vh = torch.linalg.svd(B @ A)
+                return U[:, :r] * S[:r], Vh[:r]
+        """): "swapped",
     },
     praise="The scale alpha / r changes with r: keep it by choosing alpha anew.",
 )

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from . import Exercise, NotYet
+from . import Exercise, NotYet, code
 from .answers import answered, number, refuse_slips
 
 # --- 08.1 ------------------------------------------------------------------------------------------------------------
@@ -48,12 +48,18 @@ HONEST = Exercise(
     difficulty=1,
     minutes=4,
     stub=(
-        "def honest_score(trials):\n"
-        "    # trials: [{'rate': 0.001, 'validation': 0.61, 'test': 0.66}, ...]\n    ...\n"
+        code("""
+        def honest_score(trials):
+            # trials: [{'rate': 0.001, 'validation': 0.61, 'test': 0.66}, ...]
+            ...
+    """)
     ),
     solution=(
-        "def honest_score(trials):\n    best = max(trials, key=lambda trial: trial['validation'])\n"
-        "    return best['test']\n"
+        code("""
+        def honest_score(trials):
+            best = max(trials, key=lambda trial: trial['validation'])
+            return best['test']
+    """)
     ),
     verify=_verify_honest,
     hints=(
@@ -61,10 +67,22 @@ HONEST = Exercise(
         "max(trials, key=lambda trial: trial['validation']) is the chosen trial; its 'test' is the answer.",
     ),
     wrong={
-        "def honest_score(trials):\n    return max(trial['test'] for trial in trials)\n": "the test tickets have chosen",
-        "def honest_score(trials):\n    return max(trial['validation'] for trial in trials)\n": "it flatters",
-        "def honest_score(trials):\n    return max(trials, key=lambda trial: trial['validation'])\n": "the whole trial",
-        "def honest_score(trials):\n    return trials[1]['test']\n": "not for a place",
+        code("""
+            def honest_score(trials):
+                return max(trial['test'] for trial in trials)
+        """): "the test tickets have chosen",
+        code("""
+            def honest_score(trials):
+                return max(trial['validation'] for trial in trials)
+        """): "it flatters",
+        code("""
+            def honest_score(trials):
+                return max(trials, key=lambda trial: trial['validation'])
+        """): "the whole trial",
+        code("""
+            def honest_score(trials):
+                return trials[1]['test']
+        """): "not for a place",
     },
     praise="Validation chooses, test judges, and neither does both.",
 )
@@ -119,14 +137,22 @@ PAIRED = Exercise(
     difficulty=2,
     minutes=8,
     stub=(
-        "def paired_interval(a, b):\n    gain = a - b      # for each ticket: 1, 0 or -1\n"
-        "    rows = torch.randint(len(gain), (2000, len(gain)))      # 2000 draws of tickets, with replacement\n"
-        "    ...\n"
+        code("""
+        def paired_interval(a, b):
+            gain = a - b      # for each ticket: 1, 0 or -1
+            rows = torch.randint(len(gain), (2000, len(gain)))      # 2000 draws of tickets, with replacement
+            ...
+    """)
     ),
     solution=(
-        "def paired_interval(a, b):\n    gain = a - b\n    rows = torch.randint(len(gain), (2000, len(gain)))\n"
-        "    means = gain[rows].mean(1)\n    low, high = means.quantile(torch.tensor([0.025, 0.975])).tolist()\n"
-        "    return gain.mean().item(), low, high\n"
+        code("""
+        def paired_interval(a, b):
+            gain = a - b
+            rows = torch.randint(len(gain), (2000, len(gain)))
+            means = gain[rows].mean(1)
+            low, high = means.quantile(torch.tensor([0.025, 0.975])).tolist()
+            return gain.mean().item(), low, high
+    """)
     ),
     verify=_verify_paired,
     hints=(
@@ -134,16 +160,32 @@ PAIRED = Exercise(
         "gain[rows].mean(1) holds 2000 means; their quantiles 0.025 and 0.975 are the interval's ends.",
     ),
     wrong={
-        "def paired_interval(a, b):\n    draw = lambda x: x[torch.randint(len(x), (2000, len(x)))].mean(1)\n"
-        "    low, high = (draw(a) - draw(b)).quantile(torch.tensor([0.025, 0.975])).tolist()\n"
-        "    return (a - b).mean().item(), low, high\n": "drawn apart",
-        "def paired_interval(a, b):\n    gain = b - a\n    rows = torch.randint(len(gain), (2000, len(gain)))\n"
-        "    low, high = gain[rows].mean(1).quantile(torch.tensor([0.025, 0.975])).tolist()\n"
-        "    return gain.mean().item(), low, high\n": "turned round",
-        "def paired_interval(a, b):\n    gain = a - b\n    rows = torch.stack([torch.randperm(len(gain)) for _ in range(200)])\n"
-        "    means = gain[rows].mean(1)\n    return gain.mean().item(), means.min().item(), means.min().item()\n": "with replacement",
-        "def paired_interval(a, b):\n    gain = a - b\n    low, high = gain.quantile(torch.tensor([0.0, 1.0])).tolist()\n"
-        "    return gain.mean().item(), low, high\n": "spread of single tickets",
+        code("""
+            def paired_interval(a, b):
+                draw = lambda x: x[torch.randint(len(x), (2000, len(x)))].mean(1)
+                low, high = (draw(a) - draw(b)).quantile(torch.tensor([0.025, 0.975])).tolist()
+                return (a - b).mean().item(), low, high
+        """): "drawn apart",
+        code("""
+            def paired_interval(a, b):
+                gain = b - a
+                rows = torch.randint(len(gain), (2000, len(gain)))
+                low, high = gain[rows].mean(1).quantile(torch.tensor([0.025, 0.975])).tolist()
+                return gain.mean().item(), low, high
+        """): "turned round",
+        code("""
+            def paired_interval(a, b):
+                gain = a - b
+                rows = torch.stack([torch.randperm(len(gain)) for _ in range(200)])
+                means = gain[rows].mean(1)
+                return gain.mean().item(), means.min().item(), means.min().item()
+        """): "with replacement",
+        code("""
+            def paired_interval(a, b):
+                gain = a - b
+                low, high = gain.quantile(torch.tensor([0.0, 1.0])).tolist()
+                return gain.mean().item(), low, high
+        """): "spread of single tickets",
     },
     praise="Where two models fail on the same tickets, pairing shows what 200 tickets alone would hide.",
 )
@@ -198,12 +240,19 @@ FRONT = Exercise(
     difficulty=2,
     minutes=7,
     stub=(
-        "def not_beaten(ways):\n    # ways: {'LoRA': (cost, accuracy), ...}\n"
-        "    return [name for name in ways]      # which of them?\n"
+        code("""
+        def not_beaten(ways):
+            # ways: {'LoRA': (cost, accuracy), ...}
+            return [name for name in ways]      # which of them?
+    """)
     ),
     solution=(
-        "def not_beaten(ways):\n    def beats(a, b):\n        return a != b and a[0] <= b[0] and a[1] >= b[1]\n"
-        "    return [name for name, way in ways.items() if not any(beats(other, way) for other in ways.values())]\n"
+        code("""
+        def not_beaten(ways):
+            def beats(a, b):
+                return a != b and a[0] <= b[0] and a[1] >= b[1]
+            return [name for name, way in ways.items() if not any(beats(other, way) for other in ways.values())]
+    """)
     ),
     verify=_verify_front,
     hints=(
@@ -211,10 +260,22 @@ FRONT = Exercise(
         "Keep the names for which any(beats(other, way) for other in ways.values()) is False.",
     ),
     wrong={
-        "def not_beaten(ways):\n    return [max(ways, key=lambda name: ways[name][1])]\n": "the most accurate alone",
-        "def not_beaten(ways):\n    return [n for n, (c, a) in ways.items() if not any(d < c and b > a for d, b in ways.values())]\n": "same accuracy at a higher cost",
-        "def not_beaten(ways):\n    return [n for n, (c, a) in ways.items() if not any(d <= c and b >= a for d, b in ways.values())]\n": "nothing is left",
-        "def not_beaten(ways):\n    return list(ways)\n": "all are left",
+        code("""
+            def not_beaten(ways):
+                return [max(ways, key=lambda name: ways[name][1])]
+        """): "the most accurate alone",
+        code("""
+            def not_beaten(ways):
+                return [n for n, (c, a) in ways.items() if not any(d < c and b > a for d, b in ways.values())]
+        """): "same accuracy at a higher cost",
+        code("""
+            def not_beaten(ways):
+                return [n for n, (c, a) in ways.items() if not any(d <= c and b >= a for d, b in ways.values())]
+        """): "nothing is left",
+        code("""
+            def not_beaten(ways):
+                return list(ways)
+        """): "all are left",
     },
     praise="What is left is a matter of what you can pay; the rest is a mistake at any price.",
 )
@@ -259,12 +320,19 @@ BREAK_EVEN = Exercise(
     difficulty=1,
     minutes=4,
     stub=(
-        "def break_even(training, prompted, trained):\n"
-        "    # seconds: of the training, of a prompted answer, of the trained model's answer\n    ...\n"
+        code("""
+        def break_even(training, prompted, trained):
+            # seconds: of the training, of a prompted answer, of the trained model's answer
+            ...
+    """)
     ),
     solution=(
-        "def break_even(training, prompted, trained):\n    import math\n    saved = prompted - trained\n"
-        "    return math.ceil(training / saved) if saved > 0 else math.inf\n"
+        code("""
+        def break_even(training, prompted, trained):
+            import math
+            saved = prompted - trained
+            return math.ceil(training / saved) if saved > 0 else math.inf
+    """)
     ),
     verify=_verify_break_even,
     hints=(
@@ -272,10 +340,23 @@ BREAK_EVEN = Exercise(
         "math.ceil(training / (prompted - trained)), and math.inf where nothing is saved.",
     ),
     wrong={
-        "def break_even(training, prompted, trained):\n    return training / prompted\n": "whole time of a prompted answer",
-        "def break_even(training, prompted, trained):\n    return int(training / (prompted - trained))\n": "rounded down",
-        "def break_even(training, prompted, trained):\n    import math\n    return math.ceil(training / (prompted - trained))\n": "never",
-        "def break_even(training, prompted, trained):\n    return training / (prompted - trained)\n": "not a whole number",
+        code("""
+            def break_even(training, prompted, trained):
+                return training / prompted
+        """): "whole time of a prompted answer",
+        code("""
+            def break_even(training, prompted, trained):
+                return int(training / (prompted - trained))
+        """): "rounded down",
+        code("""
+            def break_even(training, prompted, trained):
+                import math
+                return math.ceil(training / (prompted - trained))
+        """): "never",
+        code("""
+            def break_even(training, prompted, trained):
+                return training / (prompted - trained)
+        """): "not a whole number",
     },
     praise="A long prompt is a price that is paid with every answer; training is paid once.",
 )
@@ -330,16 +411,24 @@ MASTERS = Exercise(
     difficulty=3,
     minutes=8,
     stub=(
-        "def step_with_masters(weights, masters, optimizer):      # the optimizer moves the masters\n"
-        "    for weight, master in zip(weights, masters):\n"
-        "        ...    # what does a master need before the step?\n"
-        "    optimizer.step()\n    ...    # and the weights after it?\n"
+        code("""
+        def step_with_masters(weights, masters, optimizer):      # the optimizer moves the masters
+            for weight, master in zip(weights, masters):
+                ...    # what does a master need before the step?
+            optimizer.step()
+            ...    # and the weights after it?
+    """)
     ),
     solution=(
-        "def step_with_masters(weights, masters, optimizer):\n    for weight, master in zip(weights, masters):\n"
-        "        master.grad, weight.grad = weight.grad.float(), None\n    optimizer.step()\n"
-        "    with torch.no_grad():\n        for weight, master in zip(weights, masters):\n"
-        "            weight.copy_(master)\n"
+        code("""
+        def step_with_masters(weights, masters, optimizer):
+            for weight, master in zip(weights, masters):
+                master.grad, weight.grad = weight.grad.float(), None
+            optimizer.step()
+            with torch.no_grad():
+                for weight, master in zip(weights, masters):
+                    weight.copy_(master)
+    """)
     ),
     verify=_verify_masters,
     hints=(
@@ -348,19 +437,45 @@ MASTERS = Exercise(
         "Before: master.grad = weight.grad.float(), weight.grad = None. After, under torch.no_grad(): weight.copy_(master).",
     ),
     wrong={
-        "def step_with_masters(weights, masters, optimizer):\n    for w, m in zip(weights, masters):\n"
-        "        w.grad = None\n    optimizer.step()\n": "have no gradient",
-        "def step_with_masters(weights, masters, optimizer):\n    for w, m in zip(weights, masters):\n"
-        "        m.grad, w.grad = w.grad.float(), None\n    optimizer.step()\n": "have not followed",
-        "def step_with_masters(weights, masters, optimizer):\n    for w, m in zip(weights, masters):\n"
-        "        m.grad, w.grad = w.grad.float(), None\n    optimizer.step()\n"
-        "    for w, m in zip(weights, masters):\n        w.data = m.data\n": "float32 now",
-        "def step_with_masters(weights, masters, optimizer):\n    for w, m in zip(weights, masters):\n"
-        "        m.grad, w.grad = w.grad.float(), None\n    optimizer.step()\n    with torch.no_grad():\n"
-        "        for w, m in zip(weights, masters):\n            w.copy_(m)\n            m.copy_(w)\n": "never be read back",
-        "def step_with_masters(weights, masters, optimizer):\n    for w, m in zip(weights, masters):\n"
-        "        m.grad = w.grad.float()\n    optimizer.step()\n    with torch.no_grad():\n"
-        "        for w, m in zip(weights, masters):\n            w.copy_(m)\n": "would add to it",
+        code("""
+            def step_with_masters(weights, masters, optimizer):
+                for w, m in zip(weights, masters):
+                    w.grad = None
+                optimizer.step()
+        """): "have no gradient",
+        code("""
+            def step_with_masters(weights, masters, optimizer):
+                for w, m in zip(weights, masters):
+                    m.grad, w.grad = w.grad.float(), None
+                optimizer.step()
+        """): "have not followed",
+        code("""
+            def step_with_masters(weights, masters, optimizer):
+                for w, m in zip(weights, masters):
+                    m.grad, w.grad = w.grad.float(), None
+                optimizer.step()
+                for w, m in zip(weights, masters):
+                    w.data = m.data
+        """): "float32 now",
+        code("""
+            def step_with_masters(weights, masters, optimizer):
+                for w, m in zip(weights, masters):
+                    m.grad, w.grad = w.grad.float(), None
+                optimizer.step()
+                with torch.no_grad():
+                    for w, m in zip(weights, masters):
+                        w.copy_(m)
+                        m.copy_(w)
+        """): "never be read back",
+        code("""
+            def step_with_masters(weights, masters, optimizer):
+                for w, m in zip(weights, masters):
+                    m.grad = w.grad.float()
+                optimizer.step()
+                with torch.no_grad():
+                    for w, m in zip(weights, masters):
+                        w.copy_(m)
+        """): "would add to it",
     },
     praise="Small steps add up in float32 until the bfloat16 weight can follow.",
 )

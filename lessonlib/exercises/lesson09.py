@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from . import Exercise, NotYet
+from . import Exercise, NotYet, code
 from .answers import answered, close, number, refuse_slips, shaped
 
 # --- 09.1 ------------------------------------------------------------------------------------------------------------
@@ -33,18 +33,36 @@ BITS = Exercise(
     name="bits_a_weight",
     difficulty=1,
     minutes=3,
-    stub="def bits_a_weight(block_size):\n    ...\n",
-    solution="def bits_a_weight(block_size):\n    return 4 + 32 / block_size\n",
+    stub=code("""
+        def bits_a_weight(block_size):
+            ...
+    """),
+    solution=code("""
+        def bits_a_weight(block_size):
+            return 4 + 32 / block_size
+    """),
     verify=_verify_bits,
     hints=(
         "Each weight has its own code. What does a block have that its weights share?",
         "4 bits for the code, and the 32 bits of the block's float32 divided by the number of its weights.",
     ),
     wrong={
-        "def bits_a_weight(block_size):\n    return 4\n": "codes alone",
-        "def bits_a_weight(block_size):\n    return 4 + 4 / block_size\n": "has 4 bytes",
-        "def bits_a_weight(block_size):\n    return 4 + 32\n": "share one scale",
-        "def bits_a_weight(block_size):\n    return 4.5\n": "right for blocks of 64",
+        code("""
+            def bits_a_weight(block_size):
+                return 4
+        """): "codes alone",
+        code("""
+            def bits_a_weight(block_size):
+                return 4 + 4 / block_size
+        """): "has 4 bytes",
+        code("""
+            def bits_a_weight(block_size):
+                return 4 + 32
+        """): "share one scale",
+        code("""
+            def bits_a_weight(block_size):
+                return 4.5
+        """): "right for blocks of 64",
     },
     praise="Small blocks follow the weights better and cost more.",
 )
@@ -83,18 +101,38 @@ PACK = Exercise(
     name="pack",
     difficulty=2,
     minutes=5,
-    stub="def pack(codes):\n    first, second = codes[0::2], codes[1::2]\n    ...\n",
-    solution="def pack(codes):\n    first, second = codes[0::2], codes[1::2]\n    return first << 4 | second\n",
+    stub=code("""
+        def pack(codes):
+            first, second = codes[0::2], codes[1::2]
+            ...
+    """),
+    solution=code("""
+        def pack(codes):
+            first, second = codes[0::2], codes[1::2]
+            return first << 4 | second
+    """),
     verify=_verify_pack,
     hints=(
         "A byte has eight bits: four for the first code, four for the second. `<<` moves bits up.",
         "first << 4 makes room below; | puts the second code there.",
     ),
     wrong={
-        "def pack(codes):\n    return codes\n": "two codes share a byte",
-        "def pack(codes):\n    return codes[1::2] << 4 | codes[0::2]\n": "changed places",
-        "def pack(codes):\n    return codes[0::2] + codes[1::2]\n": "low half",
-        "def pack(codes):\n    return codes[0::2].int() * 16 + codes[1::2].int()\n": "keep them uint8",
+        code("""
+            def pack(codes):
+                return codes
+        """): "two codes share a byte",
+        code("""
+            def pack(codes):
+                return codes[1::2] << 4 | codes[0::2]
+        """): "changed places",
+        code("""
+            def pack(codes):
+                return codes[0::2] + codes[1::2]
+        """): "low half",
+        code("""
+            def pack(codes):
+                return codes[0::2].int() * 16 + codes[1::2].int()
+        """): "keep them uint8",
     },
     praise="Half a byte a weight, as it lies in memory.",
 )
@@ -129,18 +167,36 @@ DECODE = Exercise(
     name="decode",
     difficulty=1,
     minutes=4,
-    stub="def decode(codes, absmax, codebook):\n    ...    # codes (blocks, 64), absmax (blocks,)\n",
-    solution="def decode(codes, absmax, codebook):\n    return codebook[codes] * absmax[:, None]\n",
+    stub=code("""
+        def decode(codes, absmax, codebook):
+            ...    # codes (blocks, 64), absmax (blocks,)
+    """),
+    solution=code("""
+        def decode(codes, absmax, codebook):
+            return codebook[codes] * absmax[:, None]
+    """),
     verify=_verify_decode,
     hints=(
         "A code is a place in the code book: codebook[codes] looks all of them up at once.",
         "Then each row is multiplied by its own absmax: absmax[:, None] stands one below another.",
     ),
     wrong={
-        "def decode(codes, absmax, codebook):\n    return codebook[codes]\n": "multiply by its absmax",
-        "def decode(codes, absmax, codebook):\n    return codebook[codes] * absmax\n": "wrong axis",
-        "def decode(codes, absmax, codebook):\n    return codes * absmax[:, None]\n": "place in the code book",
-        "def decode(codes, absmax, codebook):\n    return codebook[codes] / absmax[:, None]\n": "the way back multiplies",
+        code("""
+            def decode(codes, absmax, codebook):
+                return codebook[codes]
+        """): "multiply by its absmax",
+        code("""
+            def decode(codes, absmax, codebook):
+                return codebook[codes] * absmax
+        """): "wrong axis",
+        code("""
+            def decode(codes, absmax, codebook):
+                return codes * absmax[:, None]
+        """): "place in the code book",
+        code("""
+            def decode(codes, absmax, codebook):
+                return codebook[codes] / absmax[:, None]
+        """): "the way back multiplies",
     },
     praise="One look-up and one product: all that 4-bit weights cost in a forward pass.",
 )
@@ -175,17 +231,32 @@ BACKWARD = Exercise(
     name="gradient_of_x",
     difficulty=2,
     minutes=6,
-    stub="def gradient_of_x(g, W):\n    ...    # y = x @ W.T; g is the gradient of y\n",
-    solution="def gradient_of_x(g, W):\n    return g @ W\n",
+    stub=code("""
+        def gradient_of_x(g, W):
+            ...    # y = x @ W.T; g is the gradient of y
+    """),
+    solution=code("""
+        def gradient_of_x(g, W):
+            return g @ W
+    """),
     verify=_verify_backward,
     hints=(
         "y has d_out columns and so has g; x has d_in. Which product of g and W (d_out, d_in) has d_in columns?",
         "g @ W: each input gets the gradients of all outputs, weighted as it was weighted on the way forward.",
     ),
     wrong={
-        "def gradient_of_x(g, W):\n    return g @ W.T\n": "not transposed",
-        "def gradient_of_x(g, W):\n    return g\n": "pass through W",
-        "def gradient_of_x(g, W):\n    return 2 * g @ W\n": "a factor too many",
+        code("""
+            def gradient_of_x(g, W):
+                return g @ W.T
+        """): "not transposed",
+        code("""
+            def gradient_of_x(g, W):
+                return g
+        """): "pass through W",
+        code("""
+            def gradient_of_x(g, W):
+                return 2 * g @ W
+        """): "a factor too many",
     },
     praise="x itself is not needed, so a frozen matrix keeps nothing for the backward pass.",
 )
@@ -219,10 +290,17 @@ RANK = Exercise(
     name="break_even_rank",
     difficulty=2,
     minutes=6,
-    stub="def break_even_rank(d_out, d_in, bits):\n    ...    # A and B in float16, W in so many bits\n",
+    stub=code("""
+        def break_even_rank(d_out, d_in, bits):
+            ...    # A and B in float16, W in so many bits
+    """),
     solution=(
-        "def break_even_rank(d_out, d_in, bits):\n    base = d_out * d_in * bits / 8\n"
-        "    one_rank = (d_out + d_in) * 2\n    return base / one_rank\n"
+        code("""
+        def break_even_rank(d_out, d_in, bits):
+            base = d_out * d_in * bits / 8
+            one_rank = (d_out + d_in) * 2
+            return base / one_rank
+    """)
     ),
     verify=_verify_rank,
     hints=(
@@ -230,9 +308,18 @@ RANK = Exercise(
         "The base has d_out · d_in · bits / 8 bytes, one rank (d_out + d_in) · 2. Divide.",
     ),
     wrong={
-        "def break_even_rank(d_out, d_in, bits):\n    return d_out * d_in * bits / 8 / (d_in * 2)\n": "two matrices",
-        "def break_even_rank(d_out, d_in, bits):\n    return d_out * d_in * bits / 8 / (d_out + d_in) / 4\n": "two bytes each",
-        "def break_even_rank(d_out, d_in, bits):\n    return d_out / 8\n": "right for a square matrix",
+        code("""
+            def break_even_rank(d_out, d_in, bits):
+                return d_out * d_in * bits / 8 / (d_in * 2)
+        """): "two matrices",
+        code("""
+            def break_even_rank(d_out, d_in, bits):
+                return d_out * d_in * bits / 8 / (d_out + d_in) / 4
+        """): "two bytes each",
+        code("""
+            def break_even_rank(d_out, d_in, bits):
+                return d_out / 8
+        """): "right for a square matrix",
     },
     praise="It grows with the width: the larger the model, the lighter its adapters.",
 )

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from . import Exercise, NotYet
+from . import Exercise, NotYet, code
 from .answers import answered, close, number, shaped
 
 # --- 10.1 ------------------------------------------------------------------------------------------------------------
@@ -35,18 +35,36 @@ GATHER = Exercise(
     name="down",
     difficulty=2,
     minutes=6,
-    stub="def down(x, A, rows):\n    ...    # x (N, T, d_in), A (n, r, d_in), rows (N,): the adapter of each row\n",
-    solution="def down(x, A, rows):\n    return x @ A[rows].mT\n",
+    stub=code("""
+        def down(x, A, rows):
+            ...    # x (N, T, d_in), A (n, r, d_in), rows (N,): the adapter of each row
+    """),
+    solution=code("""
+        def down(x, A, rows):
+            return x @ A[rows].mT
+    """),
     verify=_verify_gather,
     hints=(
         "A tensor of numbers can be an index: A[rows] holds one matrix for each row of the batch, (N, r, d_in).",
         "A product of two stacks of matrices multiplies them pair by pair; .mT transposes each matrix of a stack.",
     ),
     wrong={
-        "def down(x, A, rows):\n    return x @ A[:len(x)].mT\n": "row n gets adapter n",
-        "def down(x, A, rows):\n    return x @ A[rows[0]].T\n": "the first one's adapter",
-        "def down(x, A, rows):\n    return x @ A.mean(0).T\n": "are mixed",
-        "def down(x, A, rows):\n    return A[rows] @ x.mT\n": "on its side",
+        code("""
+            def down(x, A, rows):
+                return x @ A[:len(x)].mT
+        """): "row n gets adapter n",
+        code("""
+            def down(x, A, rows):
+                return x @ A[rows[0]].T
+        """): "the first one's adapter",
+        code("""
+            def down(x, A, rows):
+                return x @ A.mean(0).T
+        """): "are mixed",
+        code("""
+            def down(x, A, rows):
+                return A[rows] @ x.mT
+        """): "on its side",
     },
     praise="One gather and one batched product, however many adapters there are.",
 )
@@ -82,11 +100,18 @@ TRIM = Exercise(
     name="trimmed",
     difficulty=2,
     minutes=6,
-    stub="def trimmed(update, density):\n    ...    # keep the share `density`, the largest in magnitude; zero for the others\n",
+    stub=code("""
+        def trimmed(update, density):
+            ...    # keep the share `density`, the largest in magnitude; zero for the others
+    """),
     solution=(
-        "def trimmed(update, density):\n    size = update.abs()\n"
-        "    k = round(density * update.numel())\n    smallest = size.flatten().topk(k).values.min()\n"
-        "    return update * (size >= smallest)\n"
+        code("""
+        def trimmed(update, density):
+            size = update.abs()
+            k = round(density * update.numel())
+            smallest = size.flatten().topk(k).values.min()
+            return update * (size >= smallest)
+    """)
     ),
     verify=_verify_trim,
     hints=(
@@ -94,13 +119,25 @@ TRIM = Exercise(
         "The smallest of the k largest magnitudes is a threshold: keep what is at least as large.",
     ),
     wrong={
-        "def trimmed(update, density):\n    k = round(density * update.numel())\n"
-        "    return update * (update >= update.flatten().topk(k).values.min())\n": "whatever their sign",
-        "def trimmed(update, density):\n    k = round(density * update.numel())\n"
-        "    return update * (update.abs() < update.abs().flatten().topk(k).values.min())\n": "drop the large ones",
-        "def trimmed(update, density):\n    k = round(density * update.numel())\n"
-        "    return update.abs() * (update.abs() >= update.abs().flatten().topk(k).values.min())\n": "signs are lost",
-        "def trimmed(update, density):\n    return update * (update.abs() >= update.abs().median())\n": "three largest",
+        code("""
+            def trimmed(update, density):
+                k = round(density * update.numel())
+                return update * (update >= update.flatten().topk(k).values.min())
+        """): "whatever their sign",
+        code("""
+            def trimmed(update, density):
+                k = round(density * update.numel())
+                return update * (update.abs() < update.abs().flatten().topk(k).values.min())
+        """): "drop the large ones",
+        code("""
+            def trimmed(update, density):
+                k = round(density * update.numel())
+                return update.abs() * (update.abs() >= update.abs().flatten().topk(k).values.min())
+        """): "signs are lost",
+        code("""
+            def trimmed(update, density):
+                return update * (update.abs() >= update.abs().median())
+        """): "three largest",
     },
     praise="The small changes are mostly noise that would outvote another adapter's large ones.",
 )
@@ -141,12 +178,16 @@ NEAREST = Exercise(
     difficulty=2,
     minutes=6,
     stub=(
-        "def who_answered(replies, references):\n"
-        "    ...    # replies (N, C); references (K, N, C): what each of K adapters says to the same N prompts\n"
+        code("""
+        def who_answered(replies, references):
+            ...    # replies (N, C); references (K, N, C): what each of K adapters says to the same N prompts
+    """)
     ),
     solution=(
-        "def who_answered(replies, references):\n"
-        "    return (references - replies).abs().sum(-1).argmin(0)    # (K, N, C) -> (K, N) -> (N,)\n"
+        code("""
+        def who_answered(replies, references):
+            return (references - replies).abs().sum(-1).argmin(0)    # (K, N, C) -> (K, N) -> (N,)
+    """)
     ),
     verify=_verify_nearest,
     hints=(
@@ -154,12 +195,22 @@ NEAREST = Exercise(
         "Sum the absolute differences over the labels, then ask which adapter's sum is smallest, for each reply.",
     ),
     wrong={
-        "def who_answered(replies, references):\n    return (references - replies).sum(-1).argmin(0)\n": "cancel",
-        "def who_answered(replies, references):\n"
-        "    return (references - replies).abs().sum(-1).argmax(0)\n": "farthest",
-        "def who_answered(replies, references):\n"
-        "    return (references - replies).abs().sum(-1).argmin(1)\n": "one for each reply",
-        "def who_answered(replies, references):\n    return replies.argmax(-1)\n": "the label that the reply prefers",
+        code("""
+            def who_answered(replies, references):
+                return (references - replies).sum(-1).argmin(0)
+        """): "cancel",
+        code("""
+            def who_answered(replies, references):
+                return (references - replies).abs().sum(-1).argmax(0)
+        """): "farthest",
+        code("""
+            def who_answered(replies, references):
+                return (references - replies).abs().sum(-1).argmin(1)
+        """): "one for each reply",
+        code("""
+            def who_answered(replies, references):
+                return replies.argmax(-1)
+        """): "the label that the reply prefers",
     },
     praise="A label can be the same by chance. Eight log-probabilities can not.",
 )
@@ -196,10 +247,18 @@ PERCENTILE = Exercise(
     name="percentile",
     difficulty=1,
     minutes=4,
-    stub="def percentile(seconds, percent):\n    ...    # the smallest time within which so many per cent are answered\n",
+    stub=code("""
+        def percentile(seconds, percent):
+            ...    # the smallest time within which so many per cent are answered
+    """),
     solution=(
-        "import math\n\ndef percentile(seconds, percent):\n"
-        "    place = math.ceil(percent / 100 * len(seconds))\n    return sorted(seconds)[place - 1]\n"
+        code("""
+        import math
+
+        def percentile(seconds, percent):
+            place = math.ceil(percent / 100 * len(seconds))
+            return sorted(seconds)[place - 1]
+    """)
     ),
     verify=_verify_percentile,
     hints=(
@@ -207,12 +266,22 @@ PERCENTILE = Exercise(
         "place = math.ceil(percent / 100 * len(seconds)), and the value at place - 1.",
     ),
     wrong={
-        "def percentile(seconds, percent):\n    return sum(seconds) / len(seconds)\n": "the mean",
-        "def percentile(seconds, percent):\n    return seconds[int(percent / 100 * len(seconds)) - 1]\n": "sorted first",
-        "def percentile(seconds, percent):\n"
-        "    return sorted(seconds)[int(percent / 100 * len(seconds))]\n": "one place too far",
-        "def percentile(seconds, percent):\n"
-        "    return sorted(seconds)[int(percent / 100 * len(seconds)) - 1]\n": "round up",
+        code("""
+            def percentile(seconds, percent):
+                return sum(seconds) / len(seconds)
+        """): "the mean",
+        code("""
+            def percentile(seconds, percent):
+                return seconds[int(percent / 100 * len(seconds)) - 1]
+        """): "sorted first",
+        code("""
+            def percentile(seconds, percent):
+                return sorted(seconds)[int(percent / 100 * len(seconds))]
+        """): "one place too far",
+        code("""
+            def percentile(seconds, percent):
+                return sorted(seconds)[int(percent / 100 * len(seconds)) - 1]
+        """): "round up",
     },
     praise="Nobody waits for the mean. One customer in twenty waits longer than the p95.",
 )
@@ -252,11 +321,20 @@ CACHE = Exercise(
     name="found",
     difficulty=3,
     minutes=10,
-    stub="def found(trace, k):\n    ...    # for each request: is its adapter among the k that were used last?\n",
+    stub=code("""
+        def found(trace, k):
+            ...    # for each request: is its adapter among the k that were used last?
+    """),
     solution=(
-        "def found(trace, k):\n    held, hits = [], []    # the one used last stands last\n    for name in trace:\n"
-        "        hits.append(name in held)\n        held = [other for other in held if other != name] + [name]\n"
-        "        held = held[-k:]\n    return hits\n"
+        code("""
+        def found(trace, k):
+            held, hits = [], []    # the one used last stands last
+            for name in trace:
+                hits.append(name in held)
+                held = [other for other in held if other != name] + [name]
+                held = held[-k:]
+            return hits
+    """)
     ),
     verify=_verify_cache,
     hints=(
@@ -264,12 +342,31 @@ CACHE = Exercise(
         "Take the name out of the list, put it at the end, and keep the last k.",
     ),
     wrong={
-        "def found(trace, k):\n    return [name in trace[:i] for i, name in enumerate(trace)]\n": "never drop",
-        "def found(trace, k):\n    held, hits = [], []\n    for name in trace:\n        hits.append(name in held)\n"
-        "        if name not in held:\n            held = (held + [name])[-k:]\n    return hits\n": "loaded first",
-        "def found(trace, k):\n    held, misses = [], []\n    for name in trace:\n        misses.append(name not in held)\n"
-        "        held = ([other for other in held if other != name] + [name])[-k:]\n    return misses\n": "changed places",
-        "def found(trace, k):\n    return sum(name in trace[:i] for i, name in enumerate(trace))\n": "True or False",
+        code("""
+            def found(trace, k):
+                return [name in trace[:i] for i, name in enumerate(trace)]
+        """): "never drop",
+        code("""
+            def found(trace, k):
+                held, hits = [], []
+                for name in trace:
+                    hits.append(name in held)
+                    if name not in held:
+                        held = (held + [name])[-k:]
+                return hits
+        """): "loaded first",
+        code("""
+            def found(trace, k):
+                held, misses = [], []
+                for name in trace:
+                    misses.append(name not in held)
+                    held = ([other for other in held if other != name] + [name])[-k:]
+                return misses
+        """): "changed places",
+        code("""
+            def found(trace, k):
+                return sum(name in trace[:i] for i, name in enumerate(trace))
+        """): "True or False",
     },
     praise="The engine does the same with its adapters.",
 )
