@@ -147,11 +147,6 @@ def test_notebook_and_library_define_the_same(source, module, name):
     assert notebooks.same_code(source, library)
 
 
-def test_the_comparison_of_definitions_sees_a_change():
-    assert notebooks.same_code('def f(x):\n    """Doc."""\n    return x', "def f(x):\n    return x  # why")
-    assert not notebooks.same_code("def f(x):\n    return x", "def f(x):\n    return 2 * x")
-
-
 @each
 def test_a_definition_has_at_most_25_lines(path):
     for cell in code_cells(path):
@@ -210,16 +205,6 @@ def test_a_finished_notebook_settles_all_its_claims(capsys):
     assert not [claim.id for claim in open_claims if claim.notebook in finished]
     with capsys.disabled():
         print(f"\n{len(done)} claims settled, {len(open_claims)} of {len(claims())} open")
-
-
-def test_readme_table_is_fresh():
-    assert notebooks.readme_table() in (notebooks.ROOT / "README.md").read_text("utf8"), "run `make tables`"
-
-
-def test_environment_file_is_fresh():
-    assert (notebooks.ROOT / "environment.yml").read_text("utf8") == notebooks.environment(), (
-        "run `make environment`"
-    )
 
 
 @each
