@@ -44,14 +44,6 @@ def mean_hidden(
     return _mean(states, attention_mask)
 
 
-@torch.no_grad()
-def mean_embedding(
-    model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
-) -> torch.Tensor:
-    """The mean of the input embeddings over each text's own tokens, (N, D): a bag of words, and no pass of the base."""
-    return _mean(model.get_input_embeddings()(input_ids), attention_mask)
-
-
 def _mean(states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     own = (torch.ones(states.shape[:2], device=states.device) if mask is None else mask).float()[..., None]
     return (states.float() * own).sum(1) / own.sum(1)
