@@ -121,6 +121,8 @@ class InputDrift:
     or `text_statistics`. Over both sets together each has mean 0 and spread 1; the distance is the root mean square of
     the differences of the two sets' means. level, permutations, seed: as for `PredictionDrift`.
 
+    Raises MonitorError for such a level, for features that are not a finite table of this width, and for none.
+
     >>> random = np.random.default_rng(1)
     >>> watch = InputDrift(random.normal(size=(200, 5)))
     >>> watch(random.normal(size=(50, 5))).drifted, watch(random.normal(1, 1, size=(50, 5))).drifted
@@ -273,7 +275,10 @@ class Versions:
         self.current = new
 
     def rollback(self):
-        """Serve the version before the current one again, and return it. The current one is dropped."""
+        """Serve the version before the current one again, and return it. The current one is dropped.
+
+        Raises NothingToGoBackTo where there is no earlier version.
+        """
         if not self.earlier:
             raise NothingToGoBackTo("this is the first version: deploy another before going back")
         self.put(self.earlier[-1])

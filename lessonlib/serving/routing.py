@@ -92,7 +92,8 @@ def train_router(
 ) -> History:
     """Train the gate on all texts at once, `steps` times, by cross-entropy on the right expert's number.
 
-    h: (N, D), from `mean_hidden`. Raises RouterError for numbers that the router has no expert for.
+    h: (N, D), from `mean_hidden`. Raises RouterError for numbers that the router has no expert for, and
+    for another number of experts than of texts.
     """
     known = router.gate.out_features
     if odd := sorted(set(experts) - set(range(known))):
@@ -112,6 +113,8 @@ def router_loss(router: Router, batch: Labelled) -> torch.Tensor:
 
 def wrong_expert_rate(picked: Sequence[int], right: Sequence[int]) -> tuple[float, float, float]:
     """The share of texts that went to another expert than theirs: (rate, low, high), a 95 % Wilson interval.
+
+    Raises RouterError for no texts, or another number of picks than of texts.
 
     >>> [round(x, 2) for x in wrong_expert_rate([0, 1, 1, 0], [0, 1, 0, 0])]
     [0.25, 0.05, 0.7]
@@ -145,7 +148,8 @@ class MixedLinear(nn.Module):
 def mixing(bank: LoRABank, weights: torch.Tensor):
     """Inside, the bank's model adds all its experts' updates to row n of a batch, with the weights of row n.
 
-    weights: (N, K) from `Router.mix`, column k for the bank's adapter of number k; (1, K) is for all rows.
+    weights: (N, K) from `Router.mix`, column k for the bank's adapter of number k; (1, K) is for all rows. Raises
+    RouterError for weights of another shape.
 
     >>> with mixing(bank, router.mix(h)):  # doctest: +SKIP
     ...     logits = model(input_ids).logits
