@@ -192,7 +192,7 @@ class _File:
         """Whether one answer stands for each value that the questions before have left."""
         if isinstance(node, Advice):
             return
-        where = f"question {node.text!r}"
+        where = f"question {next(name for name, built in self.built.items() if built is node)!r}"
         for value in left[node.asks]:
             standing = sum(value in answer.values for answer in node.answers)
             if standing != 1:
