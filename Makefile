@@ -76,14 +76,15 @@ bench: setup     ## the benchmarks, one after another
 robust: setup    ## before a release: cells run twice, float32 forced, kernels killed, the browser walk
 	@$(call small_then,$(LONG))
 
-style: setup     ## ruff over library, tests and notebooks
+style: setup     ## ruff over library, tools, tests, benchmarks and notebooks
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check lessonlib tools tests benchmarks
 
 badges: setup    ## write the repository's address (pyproject.toml) into the notebooks
 	@$(BIN)/python -m tools.notebooks badges
 
-tables: setup    ## write the README's table and the notebooks' header lines from lessons.toml
+tables: setup    ## write the README's table, the notebooks' header lines, and what several notebooks import (docs/contributing.md)
 	@$(BIN)/python -m tools.notebooks tables
+	@$(BIN)/python -m tools.notebooks shared
 
 claims: setup    ## write docs/claims.md from data/claims.csv
 	@$(BIN)/python -m tools.claims

@@ -1,4 +1,4 @@
-"""The examples in lessonlib's docstrings give what they say."""
+"""The examples in the docstrings of lessonlib and tools give what they say."""
 
 import doctest
 import importlib
@@ -7,8 +7,13 @@ import pkgutil
 import pytest
 
 import lessonlib
+import tools
 
-MODULES = [module.name for module in pkgutil.walk_packages(lessonlib.__path__, "lessonlib.")]
+MODULES = [
+    module.name
+    for package in (lessonlib, tools)
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -5,6 +5,7 @@ python -m tools.notebooks tables             write the README's table and the no
 python -m tools.notebooks badges             write the repository's address into all notebooks
 python -m tools.notebooks environment        write environment.yml from pyproject.toml
 python -m tools.notebooks pictures           write docs/pictures and the README's pictures, from stored outputs
+python -m tools.notebooks shared             write the list of docs/contributing.md: what three or more notebooks import
 python -m tools.notebooks html [NN ...]      write build/pages: notebooks as pages without scripts
 """
 
@@ -19,8 +20,8 @@ from pathlib import Path
 
 from lessonlib.course.session import lessons
 
-ROOT = Path(__file__).parent.parent
-NOTEBOOKS = ROOT / "notebooks"
+from . import readme_pictures, shared
+from .files import NOTEBOOKS, ROOT, paths, write_between
 
 BOOTSTRAP = """\
 # The same first cell in all ten notebooks: it finds the course's library, from a clone or on Colab,
@@ -52,19 +53,6 @@ def address() -> str:
 def bootstrap() -> str:
     """The source of the first code cell."""
     return BOOTSTRAP.format(address=address())
-
-
-def paths(numbers: list[str] | None = None) -> list[Path]:
-    """The notebooks that exist, or those of the given lessons."""
-    found = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
-    if not numbers:
-        return found
-    chosen = [path for path in found if path.name[:2] in numbers]
-    if len(chosen) < len(numbers):
-        raise FileNotFoundError(
-            f"no notebook for {', '.join(numbers)}; there are {', '.join(p.name for p in found)}"
-        )
-    return chosen
 
 
 def tags(cell) -> list[str]:
@@ -191,18 +179,6 @@ def readme_table() -> str:
     return "\n".join(rows)
 
 
-def write_between(name: str, text: str) -> None:
-    """Write a generated part of the README between its two marks, as `<!-- table -->` and `<!-- end of table -->`."""
-    readme = ROOT / "README.md"
-    marks = rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)"
-    new, found = re.subn(marks, lambda m: f"{m[1]}{text}\n{m[2]}", readme.read_text("utf8"), flags=re.S)
-    if found != 1:
-        raise ValueError(
-            f"README.md has {found} places marked <!-- {name} --> … <!-- end of {name} -->, not one"
-        )
-    readme.write_text(new, "utf8")
-
-
 def write_tables() -> None:
     """Write the README's table, and each notebook's header line."""
     import nbformat
@@ -257,9 +233,9 @@ def main(arguments: list[str]) -> None:
     elif command == "environment":
         (ROOT / "environment.yml").write_text(environment(), "utf8")
     elif command == "pictures":
-        from . import readme_pictures
-
         readme_pictures.write()
+    elif command == "shared":
+        shared.write()
     elif command == "html":
         from .pages import write_pages
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lessonlib.course.session import lessons
 
-from .notebooks import ROOT, paths, write_between
+from .files import ROOT, paths, write_between
 
 DIRECTORY = ROOT / "docs" / "pictures"
 MOST_BYTES = 80_000  # of one picture, so that the README loads at once

@@ -1,109 +1,24 @@
 """Which way to adapt a model: questions, answers and advice as data, and `recommend`, which walks them.
 
 A question looks at one fact of a situation and has an answer for each value; behind an answer stands the next question
-or the advice. The picture of the tree is drawn from the same `TREE`. Each piece of advice names what it rests on:
-recorded runs of ours (by experiment and settings), published figures (by table, row and column), or counted bytes. All
-of it can be asked again: `evidence.holds()` reads the runs and the tables anew.
+or the advice. What they say stands in data/decision.toml; the picture of the tree is drawn from the same `TREE`. Each
+piece of advice names what it rests on (`rows`), and all of it can be asked again: `evidence.holds()` reads the runs and
+the tables anew.
 
 Asked here is how to adapt a model, once it is clear that it has to be. New facts belong in the prompt (notebook 10).
 """
 
-import math
-import statistics
+import tomllib
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from lessonlib.corpora.paper_tables import published
-from lessonlib.costs import MASTER_WEIGHTS, FullFineTuning, LoRA, QLoRA, fits, training_memory
+from lessonlib.corpora import DATA
+from lessonlib.costs import MASTER_WEIGHTS, FullFineTuning, LoRA, QLoRA, fits
 from lessonlib.display import Table
-from lessonlib.runs import Run, load_runs
 
-# --- what a rule rests on ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Row:
-    """Recorded runs by their experiment and settings, and one number of each.
-
-    measure: "accuracy", or the way to a number in the results: "answer_time.merged.0". Of runs that differ in
-    their learning rate or number of examples, those count whose first seed was best on validation.
-    """
-
-    experiment: str
-    settings: dict
-    measure: str = "accuracy"
-
-    def runs(self) -> list[Run]:
-        """Raises LookupError where none is recorded."""
-        found = load_runs(self.experiment, **self.settings)
-        first = [run for run in found if run.settings.get("seed", 0) == 0] or found
-        best = max(first, key=lambda run: run.results.get("validation", 0))
-        dials = {"learning_rate", "shots"} & best.settings.keys()
-        return [run for run in found if all(run.settings[dial] == best.settings[dial] for dial in dials)]
-
-    def value(self) -> float:
-        """The mean over the runs' seeds."""
-        return statistics.mean(_number(run, self.measure) for run in self.runs())
-
-
-def _number(run: Run, measure: str) -> float:
-    if measure == "accuracy":
-        return run.accuracy
-    value = run.results
-    for key in measure.split("."):
-        value = value[int(key)] if isinstance(value, list) else value[key]
-    return value
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Our own runs: `more` is at least `times` as much as `less`, and `by` more (in the measure's unit)."""
-
-    says: str
-    more: Row
-    less: Row
-    by: float = 0.0
-    times: float = 1.0
-
-    def holds(self) -> bool | None:
-        """None where a run is not recorded."""
-        try:
-            return self.more.value() >= self.times * self.less.value() + self.by
-        except LookupError:
-            return None
-
-
-@dataclass(frozen=True)
-class Published:
-    """A paper's table: the cell `more` (row, column) is above the cell `less` by at least `by`, in the table's unit."""
-
-    says: str
-    table: str
-    more: tuple[str, str]
-    less: tuple[str, str]
-    by: float = 0.0
-
-    def holds(self) -> bool:
-        return published(self.table, *self.more) - published(self.table, *self.less) >= self.by
-
-
-@dataclass(frozen=True)
-class Counted:
-    """Bytes of one training step on the meta device: `more` needs at least `times` what `less` needs."""
-
-    says: str
-    more: object
-    less: object
-    times: float
-    base: str = "llama2-7b"
-
-    def holds(self) -> bool:
-        def total(method):
-            precision = {"precision": MASTER_WEIGHTS} if method == FullFineTuning() else {}
-            return training_memory(self.base, method, tokens=512, recompute=True, **precision).total
-
-        return total(self.more) / total(self.less) >= self.times
-
+from .evidence import Counted, Measured, Published
+from .rows import EVIDENCE
 
 # --- the parts of a tree -----------------------------------------------------------------------------------------------
 
@@ -146,6 +61,18 @@ MEMORY = ("nothing", "4-bit LoRA", "LoRA", "full fine-tuning")  # the most that 
 LATENCY = ("strict", "relaxed")
 MOST = 10**12  # no number of examples or tasks reaches it
 
+# The facts of a situation in the words of the cheat sheet, the least of those that are numbers, the values of the others.
+FACTS = {
+    "access": "the model gives", "examples": "examples", "memory": "can be trained", "far": "new language or skill",
+    "tasks": "tasks", "latency": "answers may be slower",
+}  # fmt: skip
+LEAST = {"examples": 0, "tasks": 1}
+KNOWN = {"access": ACCESS, "memory": MEMORY, "far": (False, True), "latency": LATENCY}
+
+
+def _listed(values: tuple) -> str:
+    return ", ".join(map(repr, values))
+
 
 @dataclass(frozen=True)
 class Situation:
@@ -161,385 +88,151 @@ class Situation:
     tasks: int = 1
 
     def __post_init__(self):
-        for name, least in (("examples", 0), ("tasks", 1)):
+        for name, least in LEAST.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value < MOST:
                 raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}")
-        known = {"access": ACCESS, "memory": MEMORY, "far": (False, True), "latency": LATENCY}
-        for name, values in known.items():
+        for name, values in KNOWN.items():
             if getattr(self, name) not in values:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; expected one of {', '.join(map(repr, values))}"
-                )
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {_listed(values)}")
 
 
-# --- the rows ----------------------------------------------------------------------------------------------------------
+# --- the file ----------------------------------------------------------------------------------------------------------
 
-ALL = 661  # training tickets
-STEPS, LONGER = 40, 120  # of training in the head-to-head, and in its longer runs
-FEW = 30  # examples from which training pays
-NOISE = 0.03  # three points: less is not told apart by 200 tickets
+FILE = DATA / "decision.toml"
 
-
-def _trained(method: str, examples: int = ALL, measure: str = "accuracy", steps: int = STEPS) -> Row:
-    return Row("head_to_head", {"method": method, "examples": examples, "steps": steps}, measure)
-
-
-def _cost(method: str, measure: str) -> Row:
-    return Row("what_it_costs", {"method": method}, measure)
+_WORDS = {str: "a text", int: "a whole number", list: "a list", dict: "a table"}
+_PARTS = {"first": str, "questions": dict, "advice": dict, "set_aside": dict}
+_QUESTION = {"text": str, "asks": str, "answers": list, "rests_on": list}
+_ADVICE = {"what": str, "why": str, "methods": list, "rests_on": list}
+_ANSWER = {"label": str, "then": str, "values": list}
+_NUMBER = {"label": str, "then": str, "at_least": int, "below": int}
 
 
-def _prompted(method: str, measure: str = "accuracy") -> Row:
-    return Row("head_to_head_prompts", {"method": method}, measure)
+class _File:
+    """data/decision.toml, whose names are followed; each refusal says where in the file something is wrong."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            parts = tomllib.loads(path.read_text("utf8"))
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{path.name} is not TOML: {error}") from error
+        self.parts = self.checked("", parts, _PARTS)
+        self.built: dict[str, Question | Advice] = {}
+        twice = sorted(self.parts["questions"].keys() & self.parts["advice"].keys())
+        if twice:
+            raise self.wrong("", f"{twice[0]!r} is a question and advice; expected one of them")
+
+    def wrong(self, where: str, what: str) -> ValueError:
+        return ValueError(f"{self.path.name}: {where}{': ' if where else ''}{what}")
+
+    def checked(self, where: str, entry: dict, kinds: dict[str, type], optional=()) -> dict:
+        """The entry, once it has the keys that it needs, no other, and each of its kind."""
+        if not isinstance(entry, dict):
+            raise self.wrong(where, f"{entry!r} stands there; expected a table of {', '.join(kinds)}")
+        for key in [*entry, *kinds]:
+            if key not in kinds:
+                raise self.wrong(where, f"{key!r} is not known; expected {', '.join(kinds)}")
+            if key not in entry and key not in optional:
+                raise self.wrong(where, f"{key!r} is missing")
+            if key in entry and type(entry[key]) is not kinds[key]:
+                raise self.wrong(where, f"{key} is {entry[key]!r}; expected {_WORDS[kinds[key]]}")
+        return entry
+
+    def evidence(self, where: str, names: list) -> tuple[Measured | Published | Counted, ...]:
+        for name in names:
+            if name not in EVIDENCE:
+                raise self.wrong(where, f"it rests on {name!r}; expected names of lessonlib/choosing/rows.py")
+        return tuple(EVIDENCE[name] for name in names)
+
+    def node(self, where: str, name: str, way: tuple[str, ...] = ()) -> Question | Advice:
+        """The question or advice of that name, with all that follows; the same object for the same name."""
+        if name in way:
+            raise self.wrong(where, f"it leads back to {name!r}, and so in a circle")
+        if name not in self.built:
+            if name in self.parts["advice"]:
+                self.built[name] = self.advice(name)
+            elif name in self.parts["questions"]:
+                self.built[name] = self.question(name, (*way, name))
+            else:
+                raise self.wrong(where, f"it leads to {name!r}; expected the name of a question or of advice")
+        return self.built[name]
+
+    def advice(self, name: str) -> Advice:
+        where = f"advice {name!r}"
+        entry = self.checked(where, self.parts["advice"][name], _ADVICE)
+        methods, rests_on = tuple(entry["methods"]), self.evidence(where, entry["rests_on"])
+        return Advice(entry["what"], entry["why"], methods, rests_on)
+
+    def question(self, name: str, way: tuple[str, ...]) -> Question:
+        where = f"question {name!r}"
+        entry = self.checked(where, self.parts["questions"][name], _QUESTION, optional=("rests_on",))
+        if entry["asks"] not in FACTS:
+            raise self.wrong(where, f"it asks for {entry['asks']!r}; expected one of {', '.join(FACTS)}")
+        answers = tuple(self.answer(where, entry["asks"], answer, way) for answer in entry["answers"])
+        return Question(
+            entry["text"], entry["asks"], answers, self.evidence(where, entry.get("rests_on", []))
+        )
+
+    def answer(self, where: str, asks: str, entry: dict, way: tuple[str, ...]) -> Answer:
+        if asks in LEAST:
+            entry = self.checked(where, entry, _NUMBER, optional=("below",))
+            values = range(entry["at_least"], entry.get("below", MOST))
+        else:
+            values = tuple(self.checked(where, entry, _ANSWER)["values"])
+            for value in values:
+                if value not in KNOWN[asks]:
+                    raise self.wrong(where, f"{asks} is {value!r}; expected one of {_listed(KNOWN[asks])}")
+        return Answer(
+            entry["label"], values, self.node(f"{where}, answer {entry['label']!r}", entry["then"], way)
+        )
+
+    def check_answers(self, node: Question | Advice, left: dict[str, list]) -> None:
+        """Whether one answer stands for each value that the questions before have left."""
+        if isinstance(node, Advice):
+            return
+        where = f"question {next(name for name, built in self.built.items() if built is node)!r}"
+        for value in left[node.asks]:
+            standing = sum(value in answer.values for answer in node.answers)
+            if standing != 1:
+                raise self.wrong(where, f"{standing} answers stand for {node.asks} {value!r}; expected one")
+        for answer in node.answers:
+            values = [value for value in left[node.asks] if value in answer.values]
+            if not values:
+                raise self.wrong(where, f"nothing that gets there is answered by {answer.label!r}")
+            self.check_answers(answer.then, left | {node.asks: values})
+
+    def limits(self, fact: str) -> list[int]:
+        """The numbers at which an answer begins or ends: between them nothing changes."""
+        questions = [node for node in self.built.values() if isinstance(node, Question) and node.asks == fact]
+        ends = {end for q in questions for a in q.answers for end in (a.values.start, a.values.stop)}
+        return sorted(end for end in {LEAST[fact], *ends} if LEAST[fact] <= end < MOST)
 
 
-def _shots(shots: int, measure: str = "accuracy") -> Row:
-    form = {"form": "message, topics named", "split": "test", "count": 200}
-    return Row("few_shot", {"shots": shots, **form}, measure)
+def read_tree(path: Path = FILE) -> tuple[Question, dict[str, tuple[Measured | Published | Counted, ...]]]:
+    """The tree of a file, and the methods that no advice uses with what that rests on.
 
-
-SUPERGLUE = "SuperGLUE average"
-NAMING_HELPS = Measured(
-    "an answer is likelier right where the prompt says what there is to choose from",
-    Row("few_shot", {"shots": 0, "form": "message, topics named", "split": "validation"}),
-    Row("few_shot", {"shots": 0, "form": "message", "split": "validation"}),
-)
-CALIBRATION_HELPS = Measured("calibrated answers are better", _shots(1, "calibrated"), _shots(1), by=0.1)
-EXAMPLES_HELP = Published(
-    "examples in the prompt help a large model",
-    "brown2020_tableH1",
-    (SUPERGLUE, "few-shot 175B"),
-    (SUPERGLUE, "zero-shot 175B"),
-    by=10,
-)
-TRAINING_PAYS = Measured(
-    f"at {FEW} examples LoRA is ahead of the best prompt", _trained("LoRA", FEW), _prompted("calibrated")
-)
-TOO_FEW = Measured(
-    "at 10 examples LoRA is hardly ahead of the best prompt",
-    _prompted("calibrated"),
-    _trained("LoRA", 10),
-    by=-2 * NOISE,
-)
-FULL_IS_AHEAD = Measured(
-    "on our 135M and 40 steps, full fine-tuning is ahead of LoRA",
-    _trained("full fine-tuning"),
-    _trained("LoRA"),
-    by=NOISE,
-)
-FULL_STAYS_AHEAD = Measured(
-    "full fine-tuning is still ahead after three times as many steps",
-    _trained("full fine-tuning", steps=LONGER),
-    _trained("LoRA", steps=LONGER),
-    by=NOISE,
-)
-
-
-def _changed(condition: str, method: str) -> Row:
-    return Row("gap", {"condition": condition, "method": method})
-
-
-LEVEL_ON_ANOTHER_TASK = Measured(
-    "on another question about the tickets LoRA is as good",
-    _changed("another task", "LoRA"),
-    _changed("another task", "full fine-tuning"),
-    by=-NOISE,
-)
-AHEAD_WITH_FEW = Measured(
-    f"at {FEW} examples LoRA is ahead of full fine-tuning",
-    _trained("LoRA", FEW),
-    _trained("full fine-tuning", FEW),
-    by=NOISE,
-)
-FAR_OFF_HERE = Measured(
-    "over a base with a third of its layers cut off, LoRA is far behind",
-    _changed("a third of the base's layers gone", "full fine-tuning"),
-    _changed("a third of the base's layers gone", "LoRA"),
-    by=0.1,
-)
-AS_GOOD_ON_GPT3 = Published(
-    "on GPT-3, LoRA was as good as full fine-tuning",
-    "hu2021_table4",
-    ("LoRA 37.7M", "WikiSQL"),
-    ("FT", "WikiSQL"),
-)
-MERGED_IS_FREE = Measured(
-    "merged, LoRA answers faster than unmerged",
-    _cost("LoRA", "answer_time.as trained.0"),
-    _cost("LoRA", "answer_time.merged.0"),
-)
-SMALL_FILES = Measured(
-    "LoRA's file is a fiftieth of the base, or less",
-    _trained("full fine-tuning", measure="trainable"),
-    _trained("LoRA", measure="trainable"),
-    times=50,
-)
-LEARNS_LESS_FAR_OFF = Published(
-    "on code, full fine-tuning learns more than LoRA of rank 256",
-    "biderman2024_section4_1",
-    ("code CPT full fine-tuning, 20B tokens", "HumanEval"),
-    ("code CPT LoRA r=256, 20B tokens", "HumanEval"),
-    by=0.03,
-)
-RANK_HELPS_FAR_OFF = Published(
-    "on code, rank 256 is far ahead of rank 16",
-    "biderman2024_section4_1",
-    ("code IFT LoRA r=256, epoch 4", "HumanEval"),
-    ("code IFT LoRA r=16, epoch 4", "HumanEval"),
-    by=0.1,
-)
-FORGETS_LESS = Published(
-    "LoRA forgets less of what the base could do",
-    "biderman2024_section4_2",
-    ("code CPT LoRA r=256, 20B tokens", "forgetting"),
-    ("code CPT full fine-tuning, 20B tokens", "forgetting"),
-    by=0.05,
-)
-LORA_NEEDS_LESS = Counted("LoRA trains in a fifth of the memory", FullFineTuning(), LoRA(r=16), times=5)
-FOUR_BITS_NEED_LESS = Counted(
-    "LoRA over 4-bit weights trains in half the memory", LoRA(r=16), QLoRA(r=16), times=2
-)
-FOUR_BITS_ARE_AS_GOOD = Published(
-    "a 4-bit base (NF4) trains as well as a 16-bit one",
-    "dettmers2023_table4",
-    ("NFloat4 + DQ", "mean"),
-    ("BFloat16", "mean"),
-    by=-0.5,
-)
-
-# --- the tree ----------------------------------------------------------------------------------------------------------
-
-NONE, SOME = range(1), range(1, MOST)
-
-PROMPT_ONLY = Question(
-    "How many labelled examples are there?",
-    "examples",
-    (
-        Answer(
-            "none",
-            NONE,
-            Advice(
-                "zero-shot: ask, and say what the answers may be",
-                "Without probabilities nothing can be calibrated, without examples nothing compared.",
-                ("zero-shot",),
-                (NAMING_HELPS,),
-            ),
-        ),
-        Answer(
-            "some",
-            SOME,
-            Advice(
-                "few-shot: examples in the prompt, held against zero-shot on some that you keep back",
-                "A large model gains from examples; ours of 135M loses, so keep some back and look.",
-                ("few-shot", "zero-shot"),
-                (EXAMPLES_HELP,),
-            ),
-        ),
-    ),
-)
-
-CALIBRATED = Question(
-    "How many labelled examples are there?",
-    "examples",
-    (
-        Answer(
-            "none",
-            NONE,
-            Advice(
-                "zero-shot, calibrated by inputs without content",
-                "Calibration costs three more questions, and needs no example.",
-                ("zero-shot", "calibrated"),
-                (
-                    Measured(
-                        "calibrating a prompt without examples loses nothing here",
-                        _shots(0, "calibrated"),
-                        _shots(0),
-                        by=0.0,
-                    ),
-                ),
-            ),
-        ),
-        Answer(
-            "some",
-            SOME,
-            Advice(
-                "few-shot, calibrated",
-                "A few examples shift all answers towards some labels; calibration takes the shift out.",
-                ("few-shot", "calibrated"),
-                (CALIBRATION_HELPS, EXAMPLES_HELP),
-            ),
-        ),
-    ),
-)
-
-
-def _by_memory(everything: Advice, lora: Advice) -> Question:
-    return Question(
-        "What is the most that can be trained?",
-        "memory",
-        (Answer("all weights", ("full fine-tuning",), everything), Answer("LoRA", ("LoRA",), lora)),
+    Raises ValueError that names the place in the file, what stands there and what was expected: for a key that is
+    missing, unknown or of another kind, a name that leads nowhere or in a circle, what nothing leads to, and a value
+    for which not exactly one answer stands.
+    """
+    file = _File(path)
+    tree = file.node("first", file.parts["first"])
+    for name in [*file.parts["questions"], *file.parts["advice"]]:
+        if name not in file.built:
+            raise file.wrong("", f"nothing leads to {name!r}")
+    file.check_answers(
+        tree, {fact: list(values) for fact, values in KNOWN.items()} | {f: file.limits(f) for f in LEAST}
     )
+    aside = {
+        method: file.evidence(f"set_aside, {method}", names)
+        for method, names in file.parts["set_aside"].items()
+    }
+    return tree, aside
 
 
-SERVED = Question(
-    "How many tasks does one server have to know?",
-    "tasks",
-    (
-        Answer(
-            "one",
-            range(1, 2),
-            _by_memory(
-                Advice(
-                    "full fine-tuning with float32 masters, beside LoRA: keep what wins on validation",
-                    "On our tickets' topics full fine-tuning won, with few of them LoRA: your own case decides.",
-                    ("full fine-tuning", "LoRA"),
-                    (FULL_IS_AHEAD, FULL_STAYS_AHEAD, AHEAD_WITH_FEW, LEVEL_ON_ANOTHER_TASK, AS_GOOD_ON_GPT3),
-                ),
-                Advice(
-                    "LoRA on all linear layers, merged",
-                    "It fits where training everything does not, and an answer takes as long as the base's.",
-                    ("LoRA",),
-                    (LORA_NEEDS_LESS, MERGED_IS_FREE, AS_GOOD_ON_GPT3),
-                ),
-            ),
-        ),
-        Answer(
-            "several",
-            range(2, MOST),
-            Question(
-                "May an answer take a little longer than the base's?",
-                "latency",
-                (
-                    Answer(
-                        "yes",
-                        ("relaxed",),
-                        Advice(
-                            "LoRA, unmerged: one base, one small file a task",
-                            "Files are swapped in no time, or mixed in one batch.",
-                            ("LoRA",),
-                            (SMALL_FILES, AS_GOOD_ON_GPT3),
-                        ),
-                    ),
-                    Answer(
-                        "no",
-                        ("strict",),
-                        Advice(
-                            "LoRA, merged into a copy of the base for each task",
-                            "As fast as the base; each task then costs the memory of a whole model.",
-                            ("LoRA",),
-                            (MERGED_IS_FREE, AS_GOOD_ON_GPT3),
-                        ),
-                    ),
-                ),
-            ),
-        ),
-    ),
-)
-
-FAR = Question(
-    "Is it a new language or skill for the base?",
-    "far",
-    (
-        Answer("no", (False,), SERVED),
-        Answer(
-            "yes",
-            (True,),
-            _by_memory(
-                Advice(
-                    "full fine-tuning, with float32 masters",
-                    "Far from what the base knows, a low rank holds training back. Watch what is forgotten.",
-                    ("full fine-tuning",),
-                    (FAR_OFF_HERE, LEARNS_LESS_FAR_OFF, FORGETS_LESS),
-                ),
-                Advice(
-                    "LoRA on all linear layers, of a high rank (64 to 256)",
-                    "Far from what the base knows, rank counts.",
-                    ("LoRA",),
-                    (RANK_HELPS_FAR_OFF, FORGETS_LESS),
-                ),
-            ),
-        ),
-    ),
-)
-
-TRAINABLE = Question(
-    "What is the most that can be trained?",
-    "memory",
-    (
-        Answer(
-            "nothing",
-            ("nothing",),
-            Advice(
-                "a smaller base; until then few-shot, calibrated",
-                "Not even LoRA over 4-bit weights fits. A smaller model that is trained may beat a larger one that is not.",
-                ("few-shot", "calibrated"),
-                (FOUR_BITS_NEED_LESS, CALIBRATION_HELPS),
-            ),
-        ),
-        Answer(
-            "4-bit LoRA",
-            ("4-bit LoRA",),
-            Advice(
-                "QLoRA: LoRA over a base in 4 bits",
-                "Half the memory of LoRA, and as good in its authors' hands; steps take longer.",
-                ("LoRA",),
-                (FOUR_BITS_NEED_LESS, FOUR_BITS_ARE_AS_GOOD),
-            ),
-        ),
-        Answer("LoRA or more", ("LoRA", "full fine-tuning"), FAR),
-    ),
-    (LORA_NEEDS_LESS, FOUR_BITS_NEED_LESS),
-)
-
-TREE = Question(
-    "What does the model give you?",
-    "access",
-    (
-        Answer("text only", ("text",), PROMPT_ONLY),
-        Answer("probabilities too", ("probabilities",), CALIBRATED),
-        Answer(
-            "its weights",
-            ("weights",),
-            Question(
-                "How many labelled examples are there?",
-                "examples",
-                (
-                    Answer(f"fewer than {FEW}", range(FEW), CALIBRATED),
-                    Answer(f"{FEW} or more", range(FEW, MOST), TRAINABLE),
-                ),
-                (TRAINING_PAYS, TOO_FEW),
-            ),
-        ),
-    ),
-)
-
-# Methods of the head-to-head that no advice uses, and why.
-SET_ASIDE = {
-    "prompt tuning": (
-        Measured("LoRA is well ahead of prompt tuning", _trained("LoRA"), _trained("prompt tuning"), by=0.05),
-    ),
-    "prefix tuning": (
-        Measured("LoRA is well ahead of prefix tuning", _trained("LoRA"), _trained("prefix tuning"), by=0.05),
-    ),
-    "adapter": (
-        Measured(
-            "LoRA is as good as an adapter, or nearly", _trained("LoRA"), _trained("adapter"), by=-NOISE
-        ),
-        Measured(
-            "merged, LoRA answers faster than an adapter",
-            _cost("adapter", "answer_time.as trained.0"),
-            _cost("LoRA", "answer_time.merged.0"),
-        ),
-        Published(
-            "one text at a time, an adapter took a fifth longer or more",
-            "hu2021_table1",
-            ("AdapterH", "1 x 128"),
-            ("FT/LoRA", "1 x 128"),
-            by=5,
-        ),
-    ),
-}
-
+TREE, SET_ASIDE = read_tree()
 
 # --- the function ------------------------------------------------------------------------------------------------------
 
@@ -624,12 +317,6 @@ def all_evidence() -> list[Measured | Published | Counted]:
     return list({id(one): one for one in found}.values())
 
 
-FACTS = {
-    "access": "the model gives", "examples": "examples", "memory": "can be trained", "far": "new language or skill",
-    "tasks": "tasks", "latency": "answers may be slower",
-}  # fmt: skip
-
-
 def cheat_sheet() -> Table:
     """Every way through the tree as a line: if, then, because, and how much of what that rests on holds."""
     rows = []
@@ -638,12 +325,3 @@ def cheat_sheet() -> Table:
         held = [one.holds() for one in advice.rests_on]
         rows.append((if_, advice.what, advice.why, f"{held.count(True)} of {len(held)}"))
     return Table(("if", "then", "because", "holds"), rows)
-
-
-def first_size(row_at, rival: Row, sizes=(10, 30, 100, 300, ALL)) -> float:
-    """The smallest number of examples at which `row_at(size)` reaches the rival; infinity where none does.
-
-    What `FEW` should be: `first_size(lambda size: Row("head_to_head", {"method": "LoRA", "examples": size}), …)`.
-    Raises LookupError where a run is not recorded.
-    """
-    return next((size for size in sizes if row_at(size).value() >= rival.value()), math.inf)

@@ -20,7 +20,7 @@ class Question:
 
 
 def questions(lesson: str) -> list[Question]:
-    """The questions of a lesson, from data/quizzes."""
+    """The questions of a lesson, from data/quizzes. Raises KeyError for a lesson without a quiz."""
     path = DATA / "quizzes" / f"{lesson}.json"
     if not path.exists():
         raise KeyError(f"no quiz for lesson {lesson!r}")

@@ -51,7 +51,7 @@ def check_name(name: str) -> str:
 
 
 def check_directory(directory: str | Path, below: str | Path | None = None) -> Path:
-    """The directory, absolute and without links in it; EngineError where it is none or does not lie `below`."""
+    """The directory, absolute and without links in it. Raises EngineError where it is none or does not lie `below`."""
     resolved = Path(directory).resolve()
     if below is not None and not resolved.is_relative_to(root := Path(below).resolve()):
         raise EngineError(
@@ -88,7 +88,7 @@ def check_files(directory: Path, shapes: dict[str, tuple[int, int]], max_rank: i
 
 
 def read_config(directory: Path) -> dict:
-    """The adapter's configuration; EngineError where it is missing or no JSON object."""
+    """The adapter's configuration. Raises EngineError where it is missing or no JSON object."""
     path = directory / CONFIG
     if not path.is_file():
         raise EngineError(f"{directory} has no {CONFIG}: give the directory that save_lora or PEFT wrote")

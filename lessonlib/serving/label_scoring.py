@@ -45,7 +45,10 @@ def label_log_probs(ask: Ask, tokenizer, prompts: Sequence[str], labels: Sequenc
 
 def label_tokens(tokenizer, prompt: str, labels: Sequence[str]) -> tuple[list[int], list[list[int]]]:
     """The tokens that a prompt and its labels share, and what is left of each label: those of the whole text, where
-    tokens may merge at the joint."""
+    tokens may merge at the joint.
+
+    Raises EngineError for no labels, an empty one, or a prompt without a token in front of its labels.
+    """
     if isinstance(labels, str) or not labels or not all(labels):
         raise EngineError(f"labels is {labels!r}: give a list of words, each with its space in front")
     rows = tokenizer([prompt, *(prompt + label for label in labels)], add_special_tokens=False).input_ids

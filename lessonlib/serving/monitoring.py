@@ -1,7 +1,7 @@
 """Watching a served model without labels: do its answers, or its inputs, still look like the validation set's?
 
 Both watches compare a window of what came in with the validation set and ask how often chance alone would give as
-large a difference. Chance is not assumed but made: the two sets are pooled and dealt out again, at random, many times
+large a difference. Chance is not assumed but made: the two sets are pooled and split again, at random, many times
 (a permutation test). If nothing has changed the window is exchangeable with the validation set, so the share of false
 alarms is at most the level, whatever the number of classes and the size of the window. Fixed thresholds such as
 "0.25 is a shift" have no such rate (Yurdakul and Naranjo, Journal of Risk Model Validation, on the population
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.spatial.distance import jensenshannon
 
 
 class MonitorError(ValueError):
@@ -26,33 +27,12 @@ class MonitorError(ValueError):
 def jensen_shannon(counts, reference) -> np.ndarray:
     """Jensen-Shannon divergence of two tables of counts, (..., K) and (K,) -> (...), in bits, from 0 to 1.
 
-    The mean number of bits by which each tells more than their mixture. Source: Lin, 1991.
+    The mean number of bits by which each tells more than their mixture. Source: Lin, 1991. scipy gives its root.
 
     >>> float(jensen_shannon([5, 0], [0, 9]))
     1.0
     """
-    p, q = (_shares(c) for c in (counts, reference))
-    middle = (p + q) / 2
-    return (_bits(p, middle) + _bits(q, middle)) / 2
-
-
-def population_stability(counts, reference) -> np.ndarray:
-    """Population stability index of two tables of counts, (..., K) and (K,) -> (...): Σ (p - q) ln(p / q).
-
-    Half a count is added to each class, since an empty one would make it infinite.
-    """
-    p, q = (_shares(np.asarray(c, dtype=float) + 0.5) for c in (counts, reference))
-    return ((p - q) * np.log(p / q)).sum(-1)
-
-
-def _shares(counts) -> np.ndarray:
-    counts = np.asarray(counts, dtype=float)
-    return counts / counts.sum(-1, keepdims=True)
-
-
-def _bits(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    ratio = np.divide(p, q, out=np.ones(np.broadcast_shapes(p.shape, q.shape)), where=p > 0)
-    return (p * np.log2(ratio)).sum(-1)
+    return jensenshannon(counts, reference, base=2, axis=-1) ** 2
 
 
 # --- one window ------------------------------------------------------------------------------------------------------
@@ -73,7 +53,7 @@ class Verdict:
 
 
 def _verdict(distance: float, by_chance: np.ndarray, level: float) -> Verdict:
-    # The window as it came counts as one of the deals (Phipson and Smyth, 2010): p is never 0, and under no change
+    # The window as it came counts as one of the permutations (Phipson and Smyth, 2010): p is never 0, and under no change
     # p ≤ level has at most that probability.
     n = 1 + len(by_chance)
     p = (1 + int((by_chance >= distance - 1e-12).sum())) / n
@@ -85,7 +65,11 @@ class PredictionDrift:
     """Compares the frequencies of the predicted labels with those on the validation set.
 
     predictions: the label numbers that the model gave there. labels: how many labels there are. level: the largest
-    chance of a false alarm for one window. distance(counts (..., K), reference (K,)): `jensen_shannon`, or another.
+    chance of a false alarm for one window. distance(counts (..., K), reference (..., K)): `jensen_shannon`, or another.
+    permutations: how many windows are drawn from the pool. seed: of that draw.
+
+    Raises MonitorError for a level that is no chance or that so few permutations cannot tell, for no predictions, and
+    for one that is no label's number.
 
     >>> watch = PredictionDrift([0, 1] * 100, labels=2)
     >>> watch([0] * 20).drifted, watch([0, 1] * 10).drifted
@@ -99,19 +83,21 @@ class PredictionDrift:
         *,
         level: float = 0.01,
         distance: Callable = jensen_shannon,
-        deals: int = 1999,
+        permutations: int = 1999,
         seed: int = 0,
     ):
-        _refuse_level(level, deals)
-        self.labels, self.level, self.distance, self.deals = labels, level, distance, deals
+        _refuse_level(level, permutations)
+        self.labels, self.level = labels, level
+        self.distance, self.permutations = distance, permutations
         self.counts = self._counted(predictions)
         self.random = np.random.default_rng(seed)
 
     def __call__(self, window: Sequence[int]) -> Verdict:
         counts = self._counted(window)
         pooled = counts + self.counts
-        dealt = self.random.multivariate_hypergeometric(pooled, counts.sum(), size=self.deals)  # (deals, K)
-        by_chance = self._distances(dealt, pooled - dealt)
+        # (permutations, K): the counts of each window that is drawn from the pool
+        drawn = self.random.multivariate_hypergeometric(pooled, counts.sum(), size=self.permutations)
+        by_chance = self._distances(drawn, pooled - drawn)
         return _verdict(self._distances(counts, self.counts), by_chance, self.level)
 
     def _distances(self, counts: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -133,7 +119,9 @@ class InputDrift:
 
     features (n, D): numbers that describe each text, such as the mean hidden state of the base (`routing.mean_hidden`)
     or `text_statistics`. Over both sets together each has mean 0 and spread 1; the distance is the root mean square of
-    the differences of the two sets' means. level, deals, seed: as for `PredictionDrift`.
+    the differences of the two sets' means. level, permutations, seed: as for `PredictionDrift`.
+
+    Raises MonitorError for such a level, for features that are not a finite table of this width, and for none.
 
     >>> random = np.random.default_rng(1)
     >>> watch = InputDrift(random.normal(size=(200, 5)))
@@ -141,9 +129,10 @@ class InputDrift:
     (False, True)
     """
 
-    def __init__(self, features, *, level: float = 0.01, deals: int = 999, seed: int = 0):
-        _refuse_level(level, deals)
-        self.level, self.deals, self.random = level, deals, np.random.default_rng(seed)
+    def __init__(self, features, *, level: float = 0.01, permutations: int = 999, seed: int = 0):
+        _refuse_level(level, permutations)
+        self.level, self.permutations = level, permutations
+        self.random = np.random.default_rng(seed)
         self.reference = _matrix(features)
 
     def __call__(self, window) -> Verdict:
@@ -153,18 +142,17 @@ class InputDrift:
                 f"{window.shape[1]} features a text, the validation set has {self.reference.shape[1]}"
             )
         n, pooled = len(window), _standard(np.concatenate([window, self.reference]))
-        dealt = self._deal(len(pooled), n) @ pooled  # (deals, D): the sum of each dealt window
-        sums = np.concatenate([pooled[:n].sum(0, keepdims=True), dealt])
-        gaps = sums / n + sums / (
-            len(pooled) - n
-        )  # mean of the window minus mean of the rest, since all sum to 0
+        drawn = self._drawn(len(pooled), n) @ pooled  # (permutations, D): the sum of each window drawn
+        sums = np.concatenate([pooled[:n].sum(0, keepdims=True), drawn])
+        # the mean of the window minus the mean of the rest, since all sum to 0
+        gaps = sums / n + sums / (len(pooled) - n)
         distances = np.sqrt((gaps**2).mean(-1))
         return _verdict(distances[0], distances[1:], self.level)
 
-    def _deal(self, total: int, n: int) -> np.ndarray:
-        """Which of all texts are in each dealt window: (deals, total), n ones in each row."""
-        chosen = self.random.random((self.deals, total)).argpartition(n - 1, axis=1)[:, :n]
-        ones = np.zeros((self.deals, total))
+    def _drawn(self, total: int, n: int) -> np.ndarray:
+        """Which of all texts are in each window drawn from the pool: (permutations, total), n ones in each row."""
+        chosen = self.random.random((self.permutations, total)).argpartition(n - 1, axis=1)[:, :n]
+        ones = np.zeros((self.permutations, total))
         np.put_along_axis(ones, chosen, 1.0, axis=1)
         return ones
 
@@ -204,12 +192,12 @@ def _standard(features: np.ndarray) -> np.ndarray:
     return centred / np.where(spread > 0, spread, 1.0)
 
 
-def _refuse_level(level: float, deals: int) -> None:
+def _refuse_level(level: float, permutations: int) -> None:
     if not 0 < level < 1:
         raise MonitorError(f"level is {level}: expected a chance between 0 and 1, such as 0.01")
-    if level * (deals + 1) < 1:
+    if level * (permutations + 1) < 1:
         raise MonitorError(
-            f"{deals} deals cannot tell a level of {level}: expected at least {math.ceil(1 / level)}"
+            f"{permutations} permutations cannot tell a level of {level}: expected at least {math.ceil(1 / level)}"
         )
 
 
@@ -287,7 +275,10 @@ class Versions:
         self.current = new
 
     def rollback(self):
-        """Serve the version before the current one again, and return it. The current one is dropped."""
+        """Serve the version before the current one again, and return it. The current one is dropped.
+
+        Raises NothingToGoBackTo where there is no earlier version.
+        """
         if not self.earlier:
             raise NothingToGoBackTo("this is the first version: deploy another before going back")
         self.put(self.earlier[-1])

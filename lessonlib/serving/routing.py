@@ -44,14 +44,6 @@ def mean_hidden(
     return _mean(states, attention_mask)
 
 
-@torch.no_grad()
-def mean_embedding(
-    model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
-) -> torch.Tensor:
-    """The mean of the input embeddings over each text's own tokens, (N, D): a bag of words, and no pass of the base."""
-    return _mean(model.get_input_embeddings()(input_ids), attention_mask)
-
-
 def _mean(states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     own = (torch.ones(states.shape[:2], device=states.device) if mask is None else mask).float()[..., None]
     return (states.float() * own).sum(1) / own.sum(1)
@@ -100,7 +92,8 @@ def train_router(
 ) -> History:
     """Train the gate on all texts at once, `steps` times, by cross-entropy on the right expert's number.
 
-    h: (N, D), from `mean_hidden`. Raises RouterError for numbers that the router has no expert for.
+    h: (N, D), from `mean_hidden`. Raises RouterError for numbers that the router has no expert for, and
+    for another number of experts than of texts.
     """
     known = router.gate.out_features
     if odd := sorted(set(experts) - set(range(known))):
@@ -120,6 +113,8 @@ def router_loss(router: Router, batch: Labelled) -> torch.Tensor:
 
 def wrong_expert_rate(picked: Sequence[int], right: Sequence[int]) -> tuple[float, float, float]:
     """The share of texts that went to another expert than theirs: (rate, low, high), a 95 % Wilson interval.
+
+    Raises RouterError for no texts, or another number of picks than of texts.
 
     >>> [round(x, 2) for x in wrong_expert_rate([0, 1, 1, 0], [0, 1, 0, 0])]
     [0.25, 0.05, 0.7]
@@ -153,7 +148,8 @@ class MixedLinear(nn.Module):
 def mixing(bank: LoRABank, weights: torch.Tensor):
     """Inside, the bank's model adds all its experts' updates to row n of a batch, with the weights of row n.
 
-    weights: (N, K) from `Router.mix`, column k for the bank's adapter of number k; (1, K) is for all rows.
+    weights: (N, K) from `Router.mix`, column k for the bank's adapter of number k; (1, K) is for all rows. Raises
+    RouterError for weights of another shape.
 
     >>> with mixing(bank, router.mix(h)):  # doctest: +SKIP
     ...     logits = model(input_ids).logits

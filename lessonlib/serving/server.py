@@ -1,6 +1,6 @@
 """The process of a vLLM server: found, started, waited for, and ended with everything that it has started.
 
-It listens on the loopback only and writes a log of its own. Between it and us stands `guard`, so that it ends when
+It listens on the loopback only and writes a log of its own. Between it and us stands `watchdog`, so that it ends when
 this program ends, however that happens.
 """
 
@@ -187,7 +187,7 @@ def _bound(port: int) -> int:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """Close the pipe that the guard watches, wait for it to end everything, and do it ourselves if it cannot."""
+    """Close the pipe that the watchdog watches, wait for it to end everything, and do it ourselves if it cannot."""
     process.stdin.close()
     try:
         process.wait(watchdog.GRACE_SECONDS + 5)

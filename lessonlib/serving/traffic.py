@@ -27,6 +27,8 @@ from .engine import Engine
 def zipf_shares(n_adapters: int, s: float = 1.0) -> np.ndarray:
     """Share of the requests that each adapter gets, the most frequent first, (n_adapters,).
 
+    Raises ValueError for fewer than one adapter or a negative s.
+
     >>> zipf_shares(3).round(3).tolist()
     [0.545, 0.273, 0.182]
     """
@@ -53,6 +55,8 @@ def zipf(n_adapters: int, requests: int, seed: int, s: float = 1.0) -> list[int]
 
 def lru_hits(trace: Sequence[Hashable], k: int) -> list[bool]:
     """For each request whether its adapter was among the k that were used last; the memory begins empty.
+
+    Raises ValueError for a memory for fewer than one.
 
     >>> lru_hits(["a", "b", "a", "c", "b"], k=2)
     [False, False, True, False, False]

@@ -1,11 +1,11 @@
 """Runs a command, and ends it with all that it has started as soon as the program that asked for it is gone.
 
-    python guard.py COMMAND ...
+    python watchdog.py COMMAND ...
 
 A notebook's kernel can be killed at any moment, and a server that it started would go on for ever. So a small process
 stands between them. Its standard input is a pipe whose other end the asking program holds: the operating system
-closes that end however the program dies, SIGKILL included. The guard and all that it starts are one process group of
-their own, which an interrupt of the kernel does not reach, and which is ended as one.
+closes that end however the program dies, SIGKILL included. The watchdog and all that it starts are one process group
+of their own, which an interrupt of the kernel does not reach, and which is ended as one.
 
 Nothing but the standard library is imported: this file is run by itself.
 """
@@ -47,9 +47,8 @@ def end_all(child: subprocess.Popen) -> None:
 
 def main(command: list[str]) -> None:
     asker = os.getppid()
-    if (
-        os.getpgrp() != os.getpid()
-    ):  # else the group is the asking program's, and would be ended with the child
+    # A group of its own: the asking program's would be ended together with the child.
+    if os.getpgrp() != os.getpid():
         os.setsid()
     # SIGKILL of this process, the last one that could happen, ends the server too.
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)

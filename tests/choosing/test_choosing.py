@@ -22,7 +22,6 @@ from lessonlib.choosing import (
     all_evidence,
     cheat_sheet,
     decide,
-    first_size,
     leaves,
     recommend,
     trainable,
@@ -139,14 +138,6 @@ def test_evidence_holds_fails_or_is_not_recorded(recorded):
     assert Measured("", a, c).holds() is None
     sizes = [Row("e", {"method": method}, "size") for method in "ab"]
     assert Measured("", *sizes, times=33).holds() is True and Measured("", *sizes, times=34).holds() is False
-
-
-def test_the_first_size_that_reaches_the_rival(recorded):
-    for size, value in ((10, 0.3), (30, 0.5), (100, 0.7)):
-        recorded("e", value, {}, examples=size)
-    recorded("rival", 0.5, {}, shots=4)
-    assert first_size(lambda size: Row("e", {"examples": size}), Row("rival", {}), (10, 30, 100)) == 30
-    assert first_size(lambda size: Row("e", {"examples": size}), Row("rival", {}), (10,)) == float("inf")
 
 
 # --- situations decided by hand -----------------------------------------------------------------------------

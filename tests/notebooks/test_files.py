@@ -146,11 +146,6 @@ def test_notebook_and_library_define_the_same(source, module, name):
     assert notebooks.same_code(source, library)
 
 
-def test_the_comparison_of_definitions_sees_a_change():
-    assert notebooks.same_code('def f(x):\n    """Doc."""\n    return x', "def f(x):\n    return x  # why")
-    assert not notebooks.same_code("def f(x):\n    return x", "def f(x):\n    return 2 * x")
-
-
 @each
 def test_a_definition_has_at_most_25_lines(path):
     for cell in code_cells(path):
@@ -185,16 +180,6 @@ def test_a_learner_who_did_nothing_sees_no_error_and_one_who_solved_all_sees_onl
         assert f"✓ {exercise.id} right" in capsys.readouterr().out
         exec(setup + exercise.stub + last, {})
         assert f"○ {exercise.id} not yet" in capsys.readouterr().out
-
-
-def test_readme_table_is_fresh():
-    assert notebooks.readme_table() in (notebooks.ROOT / "README.md").read_text("utf8"), "run `make tables`"
-
-
-def test_environment_file_is_fresh():
-    assert (notebooks.ROOT / "environment.yml").read_text("utf8") == notebooks.environment(), (
-        "run `make environment`"
-    )
 
 
 @each

@@ -12,7 +12,6 @@ from lessonlib.serving.bank import LoRABank
 from lessonlib.serving.routing import (
     Router,
     RouterError,
-    mean_embedding,
     mean_hidden,
     mixing,
     train_router,
@@ -63,12 +62,6 @@ def test_the_mean_is_over_a_texts_own_tokens(tiny, tiny_tokens):
     close(alone, by_hand, atol=1e-5, rtol=0)
 
 
-def test_the_mean_embedding_is_a_bag_of_words(tiny, tiny_tokens):
-    h = mean_embedding(tiny, tiny_tokens)
-    close(h, mean_embedding(tiny, tiny_tokens.flip(1)), atol=1e-6, rtol=0)
-    close(h, tiny.model.embed_tokens.weight[tiny_tokens].mean(1).detach(), atol=1e-6, rtol=0)
-
-
 def test_what_the_gate_reads_is_the_bare_bases(bank, make_tiny, tiny_tokens):
     assert torch.equal(mean_hidden(bank.model, tiny_tokens), mean_hidden(make_tiny(), tiny_tokens))
 
@@ -76,13 +69,12 @@ def test_what_the_gate_reads_is_the_bare_bases(bank, make_tiny, tiny_tokens):
 # --- the gate -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("read", [mean_hidden, mean_embedding])
-def test_a_trained_gate_finds_the_expert_of_new_texts(bank, read):
+def test_a_trained_gate_finds_the_expert_of_new_texts(bank):
     torch.manual_seed(0)
     router = Router(32, KINDS)
-    h, right = features(bank.model, read, seed=1)
+    h, right = features(bank.model, mean_hidden, seed=1)
     untrained = wrong_expert_rate(router.pick(h), right)[0]
-    train_router(router, *features(bank.model, read, seed=0))
+    train_router(router, *features(bank.model, mean_hidden, seed=0))
     rate, _, high = wrong_expert_rate(router.pick(h), right)
     assert untrained > 0.4
     assert rate < 0.15 and high < 0.25

@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from lessonlib.serving import watchdog as guard
+from lessonlib.serving import watchdog
 
 pytestmark = pytest.mark.slow
 
@@ -20,11 +20,11 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
 print(os.getpid(), child.pid, flush=True)
 time.sleep(300)
 """
-# A program that has such a server guarded, as the engine does, and says which processes there are.
+# A program that has such a server watched, as the engine does, and says which processes there are.
 ASKER = """
 import subprocess, sys, time
-guard, server = sys.argv[1:]
-process = subprocess.Popen([sys.executable, "-I", guard, sys.executable, "-c", server], stdin=subprocess.PIPE,
+watchdog, server = sys.argv[1:]
+process = subprocess.Popen([sys.executable, "-I", watchdog, sys.executable, "-c", server], stdin=subprocess.PIPE,
                            stdout=subprocess.PIPE, text=True, start_new_session=True)
 print(process.pid, process.stdout.readline(), flush=True)
 time.sleep(300)
@@ -33,8 +33,8 @@ SECONDS = 30
 
 
 def started() -> tuple[subprocess.Popen, list[psutil.Process]]:
-    """The asking program, and guard, server and the server's child."""
-    command = [sys.executable, "-c", ASKER, guard.__file__, SERVER]
+    """The asking program, and watchdog, server and the server's child."""
+    command = [sys.executable, "-c", ASKER, watchdog.__file__, SERVER]
     asker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     pids = list(map(int, asker.stdout.readline().split()))
     return asker, [psutil.Process(pid) for pid in pids]
@@ -69,16 +69,16 @@ def test_nothing_is_left_when_the_asking_program_is_killed(processes, end):
     assert gone(others)
 
 
-def test_the_server_ends_with_a_guard_that_is_killed_itself(processes):
-    _, (the_guard, server, _) = processes
-    the_guard.kill()
+def test_the_server_ends_with_a_watchdog_that_is_killed_itself(processes):
+    _, (the_watchdog, server, _) = processes
+    the_watchdog.kill()
     assert gone([server])
 
 
 def test_what_a_killed_server_leaves_behind_is_ended_too(processes):
-    _, (the_guard, server, child) = processes
+    _, (the_watchdog, server, child) = processes
     server.kill()
-    assert gone([the_guard, child])
+    assert gone([the_watchdog, child])
 
 
 def test_an_interrupt_of_the_asking_programs_group_does_not_reach_the_server(processes):
@@ -96,8 +96,8 @@ print("still here")
 """
 
 
-def test_run_by_itself_the_guard_leaves_its_callers_group_alone():
-    command = [sys.executable, "-c", CALLER, guard.__file__]
+def test_run_by_itself_the_watchdog_leaves_its_callers_group_alone():
+    command = [sys.executable, "-c", CALLER, watchdog.__file__]
     said = subprocess.run(
         command, capture_output=True, text=True, start_new_session=True, timeout=SECONDS
     ).stdout

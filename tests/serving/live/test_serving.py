@@ -270,8 +270,8 @@ time.sleep(600)
 
 def test_a_killed_server_is_a_clear_error_soon_and_restart_brings_it_back(engine):
     before, address = engine.label_log_probs("billing", PROMPTS, LABELS), engine.url
-    guard = psutil.Process(engine.server._process.pid)
-    family = guard.children(recursive=True)
+    watchdog = psutil.Process(engine.server._process.pid)
+    family = watchdog.children(recursive=True)
     waiting = []
 
     def long_request():
@@ -290,7 +290,7 @@ def test_a_killed_server_is_a_clear_error_soon_and_restart_brings_it_back(engine
     assert not engine.alive
     with pytest.raises(EngineError, match="does not answer"):
         engine.complete("base", PROMPTS[0])
-    psutil.wait_procs([guard, *family], BOUNDED)
+    psutil.wait_procs([watchdog, *family], BOUNDED)
     assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family)
     engine.restart()
     assert (engine.models(), engine.url) == (["base", *NAMES[:2]], address)
@@ -305,9 +305,9 @@ def test_no_process_is_left_when_the_kernel_is_killed(served_base):
         env=dict(os.environ),
     )
     line = next(line for line in asker.stdout if line.startswith("READY"))
-    guard = psutil.Process(int(line.split()[1]))
-    family = [guard, *guard.children(recursive=True)]
-    assert len(family) >= 3  # guard, HTTP server, engine
+    watchdog = psutil.Process(int(line.split()[1]))
+    family = [watchdog, *watchdog.children(recursive=True)]
+    assert len(family) >= 3  # watchdog, HTTP server, engine
     asker.kill()
     asker.wait()
     psutil.wait_procs(family, BOUNDED)
