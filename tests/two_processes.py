@@ -20,6 +20,7 @@ from tiny_models import filled, tiny_model, tiny_tokenizer
 from lessonlib import training
 from lessonlib.lora import add_lora
 from lessonlib.training import parallel as distributed
+from lessonlib.training.checkpoint import Checkpoint
 from lessonlib.training.labels import Batch
 
 
@@ -59,16 +60,16 @@ def watch(directory: Path, kill_after: int) -> None:
 
     distributed.train_together = train_together
     training.CHECKPOINT_SECONDS = 0.0
-    save = training._Checkpoint.save
+    save = Checkpoint.save
 
     def save_and_die(self, steps, history):
         save(self, steps, history)
         if len(history.losses) == kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    training._Checkpoint.save = save_and_die
+    Checkpoint.save = save_and_die
     if os.environ["RANK"] == "1":
-        training._Checkpoint.save = training._Checkpoint.remove = distributed.save_lora = refused
+        Checkpoint.save = Checkpoint.remove = distributed.save_lora = refused
 
 
 if __name__ == "__main__":

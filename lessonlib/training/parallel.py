@@ -32,8 +32,9 @@ from lessonlib.experiments.tickets import ALL_LINEAR, short_tickets, ticket_task
 from lessonlib.lora import LoRALinear, add_lora, save_lora
 from lessonlib.models import load_base
 
+from .checkpoint import first_process
 from .labels import Batch, label_loss
-from .loop import History, first_process, fit, trainable_parameters
+from .loop import History, fit, trainable_parameters
 from .seeds import seed_everything
 
 
