@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from lessonlib.corpora.digits import Images, digits, score
+from lessonlib.corpora.digits import Images, digits
 from lessonlib.lora import LoRALinear, add_lora, lora_layers, merge_lora, remove_lora
+from lessonlib.networks.mlp import score
 from lessonlib.networks.vision_transformer import (
     Layer,
     VisionTransformer,
