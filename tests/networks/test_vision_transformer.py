@@ -74,7 +74,7 @@ def test_every_patch_has_its_place(trained):
     mixed = x.view(-1, 4, 2, 8).flip(1).flatten(1)  # two rows of pixels are one row of patches
     assert (trained(x) - trained(mixed)).abs().max() > 1
     without = copy.deepcopy(trained)
-    without.place.data.zero_()
+    without.position_embedding.data.zero_()
     close(without(x), without(mixed), atol=1e-4, rtol=0)
 
 
