@@ -55,7 +55,7 @@ class Accuracy:
 
 
 @torch.no_grad()
-def text_logits(
+def label_logits_of_texts(
     model: nn.Module,
     task: LabelTask,
     texts: Sequence[str],
@@ -81,7 +81,8 @@ def text_logits(
 def accuracy(model: nn.Module, task: LabelTask, texts: Sequence[str], targets: Sequence[int]) -> Accuracy:
     """The share of texts whose likeliest label is the right one."""
     bar = Bar(total=len(texts), desc="Evaluating")
-    result = Accuracy(text_logits(model, task, texts, bar.update).argmax(-1).tolist(), list(targets))
+    logits = label_logits_of_texts(model, task, texts, bar.update)
+    result = Accuracy(logits.argmax(-1).tolist(), list(targets))
     bar.finish(f"Evaluated {result.n} texts: {result}")
     return result
 
@@ -124,16 +125,16 @@ def text_interval(values: np.ndarray) -> tuple[float, float, float]:
     return float(values.mean()), float(interval.low), float(interval.high)
 
 
-def rank_holding(singular_values: Sequence[float], share: float) -> int:
+def rank_at_energy(singular_values: Sequence[float], share: float) -> int:
     """The smallest number of directions that together hold a share of the energy, the sum of the squares.
 
-    >>> rank_holding([4, 3, 1, 1, 1], 0.85)
+    >>> rank_at_energy([4, 3, 1, 1, 1], 0.85)
     2
     """
-    return int((energy_shares(singular_values) < share).sum()) + 1
+    return int((cumulative_energy(singular_values) < share).sum()) + 1
 
 
-def energy_shares(singular_values: Sequence[float]) -> np.ndarray:
+def cumulative_energy(singular_values: Sequence[float]) -> np.ndarray:
     """Share of the energy that the largest 1, 2, ... singular values hold."""
     squares = np.sort(np.asarray(singular_values, dtype=float))[::-1] ** 2
     return np.cumsum(squares) / squares.sum()
@@ -167,10 +168,8 @@ class SavedTensors:
     def _pack(self, tensor):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self._own:
-            self._kept[storage.data_ptr()] = (
-                storage.nbytes(),
-                storage,
-            )  # held, so that no address comes twice
+            # the storage too, so that no address comes twice
+            self._kept[storage.data_ptr()] = (storage.nbytes(), storage)
         # Not the tensor itself: an operation that saves its own output would then hold itself, and never be freed.
         return tensor.detach()
 

@@ -30,7 +30,7 @@ from lessonlib import corpora
 from lessonlib.corpora.own import SPLITS, CorpusError
 from lessonlib.corpora.raw_texts import Scores, baselines, contradictions, read, split, write_splits
 from lessonlib.display import Bar
-from lessonlib.evaluation import Accuracy, text_logits
+from lessonlib.evaluation import Accuracy, label_logits_of_texts
 from lessonlib.experiments.tickets import SHORT, tickets_task
 from lessonlib.lora import add_lora, load_lora, merge_lora, remove_lora, save_lora
 from lessonlib.models import find_base, load_base, sha256
@@ -104,7 +104,9 @@ class Answers:
 def ask(model: nn.Module, task: LabelTask, rows, what: str = "Answering") -> Answers:
     """The model's answers to rows with text and label, in their order; untrained, that is zero-shot."""
     bar = Bar(total=len(rows["text"]), desc=what)
-    answers = Answers(text_logits(model, task, rows["text"], bar.update).log_softmax(-1), list(rows["label"]))
+    answers = Answers(
+        label_logits_of_texts(model, task, rows["text"], bar.update).log_softmax(-1), list(rows["label"])
+    )
     bar.finish(f"{what}: {answers.accuracy}")
     return answers
 

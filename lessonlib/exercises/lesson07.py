@@ -39,12 +39,12 @@ def _verify_rank(answer):
 RANK = Exercise(
     id="07.1",
     title="How low is low?",
-    name="rank_holding",
+    name="rank_at_energy",
     difficulty=2,
     minutes=6,
-    stub="def rank_holding(update, share):\n    values = torch.linalg.svdvals(update.float())   # largest first\n    ...\n",
+    stub="def rank_at_energy(update, share):\n    values = torch.linalg.svdvals(update.float())   # largest first\n    ...\n",
     solution=(
-        "def rank_holding(update, share):\n    values = torch.linalg.svdvals(update.float())\n"
+        "def rank_at_energy(update, share):\n    values = torch.linalg.svdvals(update.float())\n"
         "    energy = torch.cumsum(values**2, 0) / torch.sum(values**2)\n    return int((energy < share).sum()) + 1\n"
     ),
     verify=_verify_rank,
@@ -53,9 +53,9 @@ RANK = Exercise(
         "torch.cumsum(values**2, 0) / torch.sum(values**2) is that fraction for k = 1, 2, …; count those below share.",
     ),
     wrong={
-        "def rank_holding(update, share):\n    return int(torch.linalg.matrix_rank(update))\n": "full rank",
-        "def rank_holding(update, share):\n    v = torch.linalg.svdvals(update)\n    e = torch.cumsum(v, 0) / v.sum()\n    return int((e < share).sum()) + 1\n": "sum of their squares",
-        "def rank_holding(update, share):\n    v = torch.linalg.svdvals(update)\n    e = torch.cumsum(v**2, 0) / (v**2).sum()\n    return int((e < share).sum())\n": "57 per cent",
+        "def rank_at_energy(update, share):\n    return int(torch.linalg.matrix_rank(update))\n": "full rank",
+        "def rank_at_energy(update, share):\n    v = torch.linalg.svdvals(update)\n    e = torch.cumsum(v, 0) / v.sum()\n    return int((e < share).sum()) + 1\n": "sum of their squares",
+        "def rank_at_energy(update, share):\n    v = torch.linalg.svdvals(update)\n    e = torch.cumsum(v**2, 0) / (v**2).sum()\n    return int((e < share).sum())\n": "57 per cent",
     },
     praise="Keep it: the next cell asks it.",
 )
