@@ -135,7 +135,7 @@ def test_their_texts_and_answers_are_ours(rows):
     assert len(rows) == len(texts) == 393
     for row, text, target in zip(rows, texts, targets, strict=True):
         assert row["prompt"] == task.template.format(text=text)
-        assert row["response"] == f" {task.words[target]}"
+        assert row["response"] == f" {task.verbalizer[target]}"
         assert tokenizer(row["response"]).input_ids[0] == task.label_ids[target]
 
 

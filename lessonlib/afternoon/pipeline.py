@@ -68,7 +68,7 @@ def question(tokenizer, labels: Sequence[str]) -> LabelTask:
     """
     words = [label.replace("_", " ") for label in labels]
     try:
-        chosen = LabelTask(tokenizer, labels, words).words
+        chosen = LabelTask(tokenizer, labels, words).verbalizer
     except ValueError as cause:
         raise AfternoonError(
             f"{cause}: give the labels other first words, or put some of them together"
@@ -237,7 +237,8 @@ def save(fresh: Callable, trial: Trial, task: LabelTask, directory: str | Path) 
     model, _ = fresh()
     load_lora(model, trial.directory)
     save_lora(model, directory)
-    said = {name: getattr(task, name) for name in ("template", "labels", "words", "max_tokens")}
+    said = {"template": task.template, "labels": task.labels}
+    said |= {"words": task.verbalizer, "max_tokens": task.max_tokens}
     (Path(directory) / "task.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", "utf8")
     return model
 
@@ -422,7 +423,7 @@ def _first_tokens(task: LabelTask) -> list[str]:
     own, as with part of a letter in several bytes."""
     texts = [task.tokenizer.decode([token]) for token in task.label_ids.tolist()]
     alone = [task.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
-    kept = zip(texts, alone, task.label_ids.tolist(), task.words)
+    kept = zip(texts, alone, task.label_ids.tolist(), task.verbalizer)
     return [text if ids == [token] else f" {word}" for text, ids, token, word in kept]
 
 
@@ -608,7 +609,7 @@ def figures(work: Work) -> dict[str, object]:
     sides = {side: len(work.splits[side]) for side in SPLITS}
     return {
         "labels": ", ".join(work.task.labels),
-        "words asked for": ", ".join(work.task.words),
+        "words asked for": ", ".join(work.task.verbalizer),
         "texts": ", ".join(f"{side} {count}" for side, count in sides.items()),
         **{f"{name}, test": str(scores.test) for name, scores in work.floor.items()},
         "tuned, validation": str(work.validation.accuracy),
