@@ -17,6 +17,8 @@ from lessonlib.training.labels import LabelTask, label_logits
 def wilson_interval(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion: (low, high).
 
+    Raises ValueError for no answers at all, and for a count that n cannot hold.
+
     >>> [round(x, 3) for x in wilson_interval(8, 10)]
     [0.49, 0.943]
     """
@@ -79,7 +81,7 @@ def label_logits_of_texts(
 
 
 def accuracy(model: nn.Module, task: LabelTask, texts: Sequence[str], targets: Sequence[int]) -> Accuracy:
-    """The share of texts whose likeliest label is the right one."""
+    """The share of texts whose likeliest label is the right one. targets: the class number of each text."""
     bar = Bar(total=len(texts), desc="Evaluating")
     logits = label_logits_of_texts(model, task, texts, bar.update)
     result = Accuracy(logits.argmax(-1).tolist(), list(targets))
@@ -112,7 +114,7 @@ def shares_right(answers: Sequence[Accuracy]) -> np.ndarray:
 
 
 def text_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """The mean of values that the texts have, and its 95 % bootstrap interval over the texts: (mean, low, high).
+    """The mean of values (texts,), one a text, and its 95 % bootstrap interval over the texts: (mean, low, high).
 
     >>> text_interval(np.array([1.0, 1.0, 1.0]))
     (1.0, 1.0, 1.0)
@@ -135,7 +137,7 @@ def rank_at_energy(singular_values: Sequence[float], share: float) -> int:
 
 
 def cumulative_energy(singular_values: Sequence[float]) -> np.ndarray:
-    """Share of the energy that the largest 1, 2, ... singular values hold."""
+    """Share of the energy that the largest 1, 2, ... singular values hold, (values,)."""
     squares = np.sort(np.asarray(singular_values, dtype=float))[::-1] ** 2
     return np.cumsum(squares) / squares.sum()
 

@@ -58,5 +58,5 @@ def learn(
 
 @torch.no_grad()
 def score(network: nn.Module, images: Images) -> Accuracy:
-    """How many of the images the network names rightly."""
+    """How many of the images the network names rightly, the likeliest class being its answer."""
     return Accuracy(network(images.x).argmax(-1).tolist(), images.y.tolist())

@@ -59,7 +59,7 @@ class VisionTransformer(nn.Module):
 
     x (n, 64), pixels row by row -> (n, 10)
 
-    patch: the side of a patch in pixels.
+    patch: the side of a patch in pixels. Raises ValueError where it does not divide the 8 of an image.
 
     >>> VisionTransformer()(torch.rand(3, 64)).shape
     torch.Size([3, 10])

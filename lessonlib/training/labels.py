@@ -36,6 +36,9 @@ class LabelTask:
     loses its end, never the template's.
 
     Where two words begin with the same token, letters A, B, C … stand for the classes instead.
+
+    Raises ValueError for a template without {text}, without labels, and where neither words nor letters tell the
+    classes apart by their first token.
     """
 
     def __init__(

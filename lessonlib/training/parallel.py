@@ -61,7 +61,7 @@ def share(batch: Batch, rank: int, processes: int) -> Batch:
 
 
 def mean_of_all(tensor: torch.Tensor) -> torch.Tensor:
-    """The mean of a tensor over all processes, the same in each."""
+    """The mean over all processes of a tensor that has the same shape in each."""
     total = tensor.detach().clone()
     distributed.all_reduce(total)
     return total / distributed.get_world_size()
