@@ -71,13 +71,13 @@ def label_logits_of_texts(
     batches, order = task.evaluation_batches(texts, [0] * len(texts))
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
-    found = torch.empty(len(order), len(task.label_ids))
+    logits = torch.empty(len(order), len(task.label_ids))
     for batch in batches:
         rows, order = order[: len(batch.last)], order[len(batch.last) :]
-        found[rows] = label_logits(model, batch.to(device)).float().cpu()
+        logits[rows] = label_logits(model, batch.to(device)).float().cpu()
         progress(len(rows))
     model.train(was_training)
-    return found
+    return logits
 
 
 def accuracy(model: nn.Module, task: LabelTask, texts: Sequence[str], targets: Sequence[int]) -> Accuracy:

@@ -39,9 +39,8 @@ def learn(
     optimizer(parameters, lr=, fused=) builds the optimizer. Quiet: a round of pruning trains many times, for a second each.
     Raises FloatingPointError where the loss is not finite at the end.
     """
-    optimizer = optimizer(
-        network.parameters(), lr=learning_rate, fused=True
-    )  # twice as fast on a small network
+    # fused: twice as fast on a small network
+    optimizer = optimizer(network.parameters(), lr=learning_rate, fused=True)
     draw = torch.Generator().manual_seed(seed)
     epochs = -(-steps * batch_size // len(images))
     order = torch.cat([torch.randperm(len(images), generator=draw) for _ in range(epochs)])

@@ -59,7 +59,7 @@ class Checkpoint:
         parameters, device = steps.parameters, steps.device
         tensors = load_file(self.path)
         with safe_open(self.path, "pt") as file:
-            kept = json.loads(file.metadata()["history"])
+            before = json.loads(file.metadata()["history"])
         torch.set_rng_state(tensors.pop("random"))  # of dropout
         if device.type == "cuda":
             torch.cuda.set_rng_state(tensors.pop("random.cuda"), device)
@@ -74,10 +74,10 @@ class Checkpoint:
         steps.optimizer.load_state_dict({"state": state, "param_groups": groups})
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*optimizer.step.*")  # its steps were taken before
-            for _ in kept["losses"]:
+            for _ in before["losses"]:
                 steps.schedule.step()
-        steps.losses += kept["losses"]
-        history.seconds = kept["seconds"]
+        steps.losses += before["losses"]
+        history.seconds = before["seconds"]
         history.resumed_at = len(history.losses)
 
     def save_when_due(self, steps, history) -> None:
@@ -96,8 +96,8 @@ class Checkpoint:
             tensors["random.cuda"] = torch.cuda.get_rng_state(steps.device)
         for i, state in steps.optimizer.state_dict()["state"].items():
             tensors |= {f"state.{i}.{what}": value for what, value in state.items()}
-        kept = json.dumps({"losses": history.losses, "seconds": history.seconds})
-        save_file(tensors, self.partial, metadata={"history": kept})
+        metadata = {"history": json.dumps({"losses": history.losses, "seconds": history.seconds})}
+        save_file(tensors, self.partial, metadata=metadata)
         self.partial.replace(self.path)
 
     def remove(self) -> None:
@@ -109,7 +109,7 @@ class Checkpoint:
 
 
 def _key(steps) -> str:
-    """A hash of configuration, data and code: the modules' classes and numbers, what trains, and a sample of the rest."""
+    """A hash of settings, data and code: the modules' classes and numbers, what trains, and a sample of the rest."""
     model, (loss, optimizer, *numbers) = steps.model, steps.settings
     about = (numbers, len(steps.batches), _code(loss), _code(optimizer))
     digest = hashlib.sha256(repr(about).encode())

@@ -11,8 +11,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 @dataclass
 class CompletionBatch:
-    """Prompts with their completions: input_ids (N, T), padded on the right, and targets (N, T), each place's next token
-    where that belongs to the completion, else -100."""
+    """Prompts with their completions: input_ids (N, T), padded on the right, and targets (N, T), the token that follows
+    each place where it belongs to the completion, else -100."""
 
     input_ids: torch.Tensor
     targets: torch.Tensor

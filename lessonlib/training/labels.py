@@ -53,12 +53,8 @@ class LabelTask:
             raise ValueError(f"the template {template!r} has no {{text}} in it")
         if not labels:
             raise ValueError("a task needs at least one label")
-        self.tokenizer, self.labels, self.template, self.max_tokens = (
-            tokenizer,
-            list(labels),
-            template,
-            max_tokens,
-        )
+        self.tokenizer, self.labels = tokenizer, list(labels)
+        self.template, self.max_tokens = template, max_tokens
         self.verbalizer = list(verbalizer or labels)
         first = self._first_tokens()
         if len(set(first)) < len(first):

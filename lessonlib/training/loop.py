@@ -16,8 +16,9 @@ from .labels import label_loss
 
 
 class Steps:
-    """What `fit` does, one step at a time, so that it can be left and taken up again. The model has to be in training mode.
+    """What `fit` does, one step at a time, so that it can be left and taken up again.
 
+    model: in training mode, on the device on which it trains.
     batches: one a step, each with `.to(device)`. loss(model, batch) gives a scalar. optimizer(parameters, lr=) builds
         what moves them. warmup: steps in which the learning rate rises. clip: the gradient's largest norm.
     losses: of the steps taken so far. parameters: those that train.
@@ -38,14 +39,8 @@ class Steps:
         weight_decay: float = 0.0,
     ):
         self.model, self.batches, self.loss, self.clip, self.losses = model, batches, loss, clip, []
-        self.settings = (
-            loss,
-            optimizer,
-            learning_rate,
-            warmup,
-            clip,
-            weight_decay,
-        )  # a checkpoint is known by them
+        # A checkpoint is known by these.
+        self.settings = loss, optimizer, learning_rate, warmup, clip, weight_decay
         self.learning_rate = learning_rate
         self.parameters = trainable_parameters(model)
         if not self.parameters:

@@ -35,13 +35,13 @@ def join(asked: int | None = None) -> int:
 
     Raises LaunchError where there are others than were asked for, or than torchrun says.
     """
-    said = int(os.environ.get("WORLD_SIZE", 1))
-    if asked not in (None, said):
+    started = int(os.environ.get("WORLD_SIZE", 1))
+    if asked not in (None, started):
         raise LaunchError(
-            f"{asked} processes were asked for and {said} {'was' if said == 1 else 'were'} started: launch the script with "
-            f"torchrun --standalone --nproc_per_node {asked} ..."
+            f"{asked} processes were asked for and {started} {'was' if started == 1 else 'were'} started: "
+            f"launch the script with torchrun --standalone --nproc_per_node {asked} ..."
         )
-    if said == 1:
+    if started == 1:
         return 1
     on_gpu = torch.cuda.is_available()
     if on_gpu:
@@ -49,9 +49,9 @@ def join(asked: int | None = None) -> int:
     distributed.init_process_group("nccl" if on_gpu else "gloo")
     count = torch.ones(1, device="cuda" if on_gpu else "cpu")
     distributed.all_reduce(count)
-    if int(count) != said:
-        raise LaunchError(f"torchrun speaks of {said} processes, and {int(count)} answered")
-    return said
+    if int(count) != started:
+        raise LaunchError(f"torchrun speaks of {started} processes, and {int(count)} answered")
+    return started
 
 
 def share(batch: Batch, rank: int, processes: int) -> Batch:

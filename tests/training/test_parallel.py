@@ -1,4 +1,4 @@
-"""Claims of lessonlib.training.parallel that need no second process; those that do stand in test_lesson09_distributed."""
+"""Claims of lessonlib.training.parallel that need no second process; the others stand in test_lesson09_distributed."""
 
 import pytest
 import torch
