@@ -28,7 +28,7 @@ from lessonlib.lora import load_lora, save_lora, unmerge_lora
 from lessonlib.models import find_base, load_base
 from lessonlib.quantization.qlora import load_four_bit
 from lessonlib.training import fit, seed_everything
-from lessonlib.training.distillation import distillation_loss, shorter
+from lessonlib.training.distillation import distillation_loss, with_fewer_layers
 from lessonlib.training.labels import label_logits
 from lessonlib.training.master_weights import MasterAdamW
 
@@ -40,7 +40,7 @@ def write_forms(room: Path) -> None:
     """Train the tuned model and its student, and write all four forms below a directory."""
     model, tokenizer = tuned(0, **TEACHER)
     (run,) = (run for run in chosen("distilled", kept="first") if run.settings["seed"] == 0)
-    student = shorter(model, run.settings["layers"], CHOICES["first"])
+    student = with_fewer_layers(model, run.settings["layers"], CHOICES["first"])
     steps, batch_size = run.settings["steps"], run.settings["batch_size"]
     batches = ticket_task(tokenizer).training_batches(
         *short_tickets(), steps=steps, batch_size=batch_size, seed=0

@@ -16,8 +16,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import prune
 
-from lessonlib.corpora.digits import digit_network, mnist1d
+from lessonlib.corpora.digits import mnist1d
 from lessonlib.evaluation import paired_times
+from lessonlib.networks.mlp import digit_network
 from lessonlib.pruning import full_masks, hold, magnitudes, smallest_of_each_layer
 
 TARGET_RATIO = 1.0

@@ -62,6 +62,8 @@ class Bar(tqdm):
 class Table:
     """Rows of text under named columns; the first column names the row.
 
+    Raises ValueError for a row with more or fewer cells than there are columns.
+
     >>> Table(("card", "GB"), [("T4", "16"), ("A100", "80")])
     card | GB
     T4 | 16

@@ -17,6 +17,8 @@ from lessonlib.training.labels import LabelTask, label_logits
 def wilson_interval(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion: (low, high).
 
+    Raises ValueError for no answers at all, and for a count that n cannot hold.
+
     >>> [round(x, 3) for x in wilson_interval(8, 10)]
     [0.49, 0.943]
     """
@@ -55,7 +57,7 @@ class Accuracy:
 
 
 @torch.no_grad()
-def text_logits(
+def label_logits_of_texts(
     model: nn.Module,
     task: LabelTask,
     texts: Sequence[str],
@@ -69,19 +71,20 @@ def text_logits(
     batches, order = task.evaluation_batches(texts, [0] * len(texts))
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
-    found = torch.empty(len(order), len(task.label_ids))
+    logits = torch.empty(len(order), len(task.label_ids))
     for batch in batches:
         rows, order = order[: len(batch.last)], order[len(batch.last) :]
-        found[rows] = label_logits(model, batch.to(device)).float().cpu()
+        logits[rows] = label_logits(model, batch.to(device)).float().cpu()
         progress(len(rows))
     model.train(was_training)
-    return found
+    return logits
 
 
 def accuracy(model: nn.Module, task: LabelTask, texts: Sequence[str], targets: Sequence[int]) -> Accuracy:
-    """The share of texts whose likeliest label is the right one."""
+    """The share of texts whose likeliest label is the right one. targets: the class number of each text."""
     bar = Bar(total=len(texts), desc="Evaluating")
-    result = Accuracy(text_logits(model, task, texts, bar.update).argmax(-1).tolist(), list(targets))
+    logits = label_logits_of_texts(model, task, texts, bar.update)
+    result = Accuracy(logits.argmax(-1).tolist(), list(targets))
     bar.finish(f"Evaluated {result.n} texts: {result}")
     return result
 
@@ -111,7 +114,7 @@ def shares_right(answers: Sequence[Accuracy]) -> np.ndarray:
 
 
 def text_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """The mean of values that the texts have, and its 95 % bootstrap interval over the texts: (mean, low, high).
+    """The mean of values (texts,), one a text, and its 95 % bootstrap interval over the texts: (mean, low, high).
 
     >>> text_interval(np.array([1.0, 1.0, 1.0]))
     (1.0, 1.0, 1.0)
@@ -124,17 +127,17 @@ def text_interval(values: np.ndarray) -> tuple[float, float, float]:
     return float(values.mean()), float(interval.low), float(interval.high)
 
 
-def rank_holding(singular_values: Sequence[float], share: float) -> int:
+def rank_at_energy(singular_values: Sequence[float], share: float) -> int:
     """The smallest number of directions that together hold a share of the energy, the sum of the squares.
 
-    >>> rank_holding([4, 3, 1, 1, 1], 0.85)
+    >>> rank_at_energy([4, 3, 1, 1, 1], 0.85)
     2
     """
-    return int((energy_shares(singular_values) < share).sum()) + 1
+    return int((cumulative_energy(singular_values) < share).sum()) + 1
 
 
-def energy_shares(singular_values: Sequence[float]) -> np.ndarray:
-    """Share of the energy that the largest 1, 2, ... singular values hold."""
+def cumulative_energy(singular_values: Sequence[float]) -> np.ndarray:
+    """Share of the energy that the largest 1, 2, ... singular values hold, (values,)."""
     squares = np.sort(np.asarray(singular_values, dtype=float))[::-1] ** 2
     return np.cumsum(squares) / squares.sum()
 
@@ -167,10 +170,8 @@ class SavedTensors:
     def _pack(self, tensor):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self._own:
-            self._kept[storage.data_ptr()] = (
-                storage.nbytes(),
-                storage,
-            )  # held, so that no address comes twice
+            # the storage too, so that no address comes twice
+            self._kept[storage.data_ptr()] = (storage.nbytes(), storage)
         # Not the tensor itself: an operation that saves its own output would then hold itself, and never be freed.
         return tensor.detach()
 

@@ -54,7 +54,8 @@ def dtype(on: torch.device | None = None) -> torch.dtype:
     """The arithmetic for the frozen weights here.
 
     LESSONLIB_DTYPE (float32, bfloat16, float16) overrules the probe. GPUs without bfloat16 hardware (a T4) get
-    float16, CPUs get bfloat16 where it is measurably faster than float32.
+    float16, CPUs get bfloat16 where it is measurably faster than float32. Raises ValueError for another name in
+    LESSONLIB_DTYPE.
     """
     forced = os.environ.get("LESSONLIB_DTYPE")
     if forced:

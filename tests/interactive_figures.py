@@ -8,7 +8,6 @@ from test_figures08 import COSTS, SCORES
 
 from lessonlib import corpora, figures
 from lessonlib.choosing import Situation, decide
-from lessonlib.corpora.digits import digit_network
 from lessonlib.costs import MIXED, FullFineTuning, LoRA, QLoRA, training_memory
 from lessonlib.experiments.lesson02_in_context import shots_runs
 from lessonlib.experiments.lesson03_prompts import recorded_grid, toggles
@@ -18,6 +17,7 @@ from lessonlib.experiments.lesson07_ranks import FULL, rank_runs
 from lessonlib.experiments.trials import chosen
 from lessonlib.figures.widgets import Interactive
 from lessonlib.models import load_base
+from lessonlib.networks.mlp import digit_network
 from lessonlib.prompting import calibrate
 from lessonlib.pruning import snapshot
 from lessonlib.serving.traffic import lru_hits, zipf

@@ -1,15 +1,18 @@
-"""Claims of lessonlib.display: off a terminal, in one (a pseudo-terminal), in a notebook (a stand-in
-for its kernel)."""
+"""Claims of lessonlib.display. The bar: off a terminal, in one (a pseudo-terminal), in a notebook (a stand-in for its
+kernel). The table: beside html's own parser."""
 
 import os
 import subprocess
 import sys
+from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import pytest
 
-from lessonlib import display as progress
-from lessonlib.display import Bar
+from lessonlib import display
+from lessonlib.display import Bar, Table
+
+# --- the bar ------------------------------------------------------------------------------------------------
 
 CODE = """
 from lessonlib.display import Bar
@@ -67,10 +70,10 @@ class Display:
 
 @pytest.fixture
 def notebook(monkeypatch):
-    display = Display()
-    monkeypatch.setattr(progress, "get_ipython", lambda: SimpleNamespace(kernel=True))
-    monkeypatch.setattr(progress, "display", display)
-    return display
+    shown = Display()
+    monkeypatch.setattr(display, "get_ipython", lambda: SimpleNamespace(kernel=True))
+    monkeypatch.setattr(display, "display", shown)
+    return shown
 
 
 def test_in_a_notebook_one_output_is_updated_and_keeps_the_line(notebook, capfd):
@@ -94,4 +97,36 @@ def test_in_a_notebook_a_bar_that_fails_half_way_stays_where_it_stood(notebook, 
 
 
 def test_a_line_has_no_form_but_text():
-    assert progress._Line("x")._repr_mimebundle_() == {"text/plain": "x"}
+    assert display._Line("x")._repr_mimebundle_() == {"text/plain": "x"}
+
+
+# --- the table ----------------------------------------------------------------------------------------------
+
+
+class Cells(HTMLParser):
+    """Collects the text of each cell."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found, self.at = [], None
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.at = tag if tag in ("th", "td") else None
+
+    def handle_data(self, data):
+        if self.at:
+            self.found.append((self.at, data))
+
+
+def test_html_and_text_say_the_same():
+    table = Table(("a <b>", "c"), [("1 & 2", 3), ("x", 4.5)])
+    assert Cells(table._repr_html_()).found == [
+        ("th", "a <b>"), ("th", "c"), ("td", "1 & 2"), ("td", "3"), ("td", "x"), ("td", "4.5"),
+    ]  # fmt: skip
+    assert repr(table) == "a <b> | c\n1 & 2 | 3\nx | 4.5"
+
+
+def test_a_row_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="has 1 cells; the table has 2 columns"):
+        Table(("a", "b"), [("1",)])

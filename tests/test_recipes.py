@@ -1,4 +1,4 @@
-"""The files for Axolotl and LLaMA-Factory ask for what lessonlib.training.parallel does. References: its own defaults and
+"""The files for Axolotl and LLaMA-Factory ask for what lesson09_distributed does. References: its own defaults and
 constants, Transformers' TrainingArguments, the task's own tokens."""
 
 import lessonlib  # noqa: F401  first of all: whoever imports transformers before it is not offline
@@ -20,11 +20,11 @@ from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 
 from lessonlib.corpora import DATA
+from lessonlib.experiments import lesson09_distributed as script
 from lessonlib.experiments.tickets import ALL_LINEAR, short_tickets, ticket_task
 from lessonlib.models import HUB
 from lessonlib.quantization.qlora import four_bits
-from lessonlib.training import fit
-from lessonlib.training import parallel as distributed
+from lessonlib.training import Steps
 
 RECIPES = DATA / "recipes"
 README = (RECIPES / "README.md").read_text("utf8")
@@ -52,9 +52,9 @@ def ours():
     """What our script does when nothing but --four-bit is asked of it."""
     seen = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distributed, "train", lambda options: seen.update(vars(options)) or {})
-        distributed.main(["--four-bit", "--output", "adapter"])
-    return seen | {name: fit.__kwdefaults__[name] for name in ("warmup", "clip", "weight_decay")}
+        patch.setattr(script, "train", lambda options: seen.update(vars(options)) or {})
+        script.main(["--four-bit", "--output", "adapter"])
+    return seen | {name: Steps.__init__.__kwdefaults__[name] for name in ("warmup", "clip", "weight_decay")}
 
 
 def blocks():
@@ -135,7 +135,7 @@ def test_their_texts_and_answers_are_ours(rows):
     assert len(rows) == len(texts) == 393
     for row, text, target in zip(rows, texts, targets, strict=True):
         assert row["prompt"] == task.template.format(text=text)
-        assert row["response"] == f" {task.words[target]}"
+        assert row["response"] == f" {task.verbalizer[target]}"
         assert tokenizer(row["response"]).input_ids[0] == task.label_ids[target]
 
 

@@ -1,4 +1,4 @@
-"""What test_distributed starts under torchrun: the script itself, watched. Not a test.
+"""What test_lesson09_distributed starts under torchrun: the script itself, watched. Not a test.
 
     torchrun ... two_processes.py DIRECTORY KILL_AFTER OPTIONS...
 
@@ -18,9 +18,11 @@ import torch
 from tiny_models import filled, tiny_model, tiny_tokenizer
 
 from lessonlib import training
+from lessonlib.experiments import lesson09_distributed as script
 from lessonlib.lora import add_lora
-from lessonlib.training import parallel as distributed
+from lessonlib.training.checkpoint import Checkpoint
 from lessonlib.training.labels import Batch
+from lessonlib.training.parallel import averaged_gradients, shared_loss
 
 
 def adapted_tiny_model():
@@ -31,7 +33,7 @@ def adapted_tiny_model():
 
 def doubled_batch() -> Batch:
     """A batch of eight, twice what each of two processes takes."""
-    return distributed.ticket_batches(tiny_tokenizer(), steps=1, batch_size=8, seed=0)[0]
+    return script.ticket_batches(tiny_tokenizer(), steps=1, batch_size=8, seed=0)[0]
 
 
 def write_gradients(directory: Path) -> None:
@@ -39,8 +41,8 @@ def write_gradients(directory: Path) -> None:
     rank = torch.distributed.get_rank()
     for again in range(2):
         model.zero_grad()
-        loss = distributed.shared_loss(model, doubled_batch())
-        with distributed.averaged_gradients(training.trainable_parameters(model)):
+        loss = shared_loss(model, doubled_batch())
+        with averaged_gradients(training.trainable_parameters(model)):
             loss.backward()
         found = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
         torch.save(found | {"loss": loss.detach()}, directory / f"{rank}-{again}.pt")
@@ -51,26 +53,26 @@ def refused(*_):
 
 
 def watch(directory: Path, kill_after: int) -> None:
-    together = distributed.train_together
+    together = script.train_together
 
     def train_together(*arguments):  # they have joined by now
         write_gradients(directory)
         return together(*arguments)
 
-    distributed.train_together = train_together
+    script.train_together = train_together
     training.CHECKPOINT_SECONDS = 0.0
-    save = training._Checkpoint.save
+    save = Checkpoint.save
 
     def save_and_die(self, steps, history):
         save(self, steps, history)
         if len(history.losses) == kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    training._Checkpoint.save = save_and_die
+    Checkpoint.save = save_and_die
     if os.environ["RANK"] == "1":
-        training._Checkpoint.save = training._Checkpoint.remove = distributed.save_lora = refused
+        Checkpoint.save = Checkpoint.remove = script.save_lora = refused
 
 
 if __name__ == "__main__":
     watch(Path(sys.argv[1]), int(sys.argv[2]))
-    distributed.main(sys.argv[3:])
+    script.main(sys.argv[3:])

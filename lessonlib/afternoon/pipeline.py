@@ -30,7 +30,7 @@ from lessonlib import corpora
 from lessonlib.corpora.own import SPLITS, CorpusError
 from lessonlib.corpora.raw_texts import Scores, baselines, contradictions, read, split, write_splits
 from lessonlib.display import Bar
-from lessonlib.evaluation import Accuracy, text_logits
+from lessonlib.evaluation import Accuracy, label_logits_of_texts
 from lessonlib.experiments.tickets import SHORT, tickets_task
 from lessonlib.lora import add_lora, load_lora, merge_lora, remove_lora, save_lora
 from lessonlib.models import find_base, load_base, sha256
@@ -68,7 +68,7 @@ def question(tokenizer, labels: Sequence[str]) -> LabelTask:
     """
     words = [label.replace("_", " ") for label in labels]
     try:
-        chosen = LabelTask(tokenizer, labels, words).words
+        chosen = LabelTask(tokenizer, labels, words).verbalizer
     except ValueError as cause:
         raise AfternoonError(
             f"{cause}: give the labels other first words, or put some of them together"
@@ -104,7 +104,9 @@ class Answers:
 def ask(model: nn.Module, task: LabelTask, rows, what: str = "Answering") -> Answers:
     """The model's answers to rows with text and label, in their order; untrained, that is zero-shot."""
     bar = Bar(total=len(rows["text"]), desc=what)
-    answers = Answers(text_logits(model, task, rows["text"], bar.update).log_softmax(-1), list(rows["label"]))
+    answers = Answers(
+        label_logits_of_texts(model, task, rows["text"], bar.update).log_softmax(-1), list(rows["label"])
+    )
     bar.finish(f"{what}: {answers.accuracy}")
     return answers
 
@@ -235,7 +237,8 @@ def save(fresh: Callable, trial: Trial, task: LabelTask, directory: str | Path) 
     model, _ = fresh()
     load_lora(model, trial.directory)
     save_lora(model, directory)
-    said = {name: getattr(task, name) for name in ("template", "labels", "words", "max_tokens")}
+    said = {"template": task.template, "labels": task.labels}
+    said |= {"words": task.verbalizer, "max_tokens": task.max_tokens}
     (Path(directory) / "task.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", "utf8")
     return model
 
@@ -420,7 +423,7 @@ def _first_tokens(task: LabelTask) -> list[str]:
     own, as with part of a letter in several bytes."""
     texts = [task.tokenizer.decode([token]) for token in task.label_ids.tolist()]
     alone = [task.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
-    kept = zip(texts, alone, task.label_ids.tolist(), task.words)
+    kept = zip(texts, alone, task.label_ids.tolist(), task.verbalizer)
     return [text if ids == [token] else f" {word}" for text, ids, token, word in kept]
 
 
@@ -606,7 +609,7 @@ def figures(work: Work) -> dict[str, object]:
     sides = {side: len(work.splits[side]) for side in SPLITS}
     return {
         "labels": ", ".join(work.task.labels),
-        "words asked for": ", ".join(work.task.words),
+        "words asked for": ", ".join(work.task.verbalizer),
         "texts": ", ".join(f"{side} {count}" for side, count in sides.items()),
         **{f"{name}, test": str(scores.test) for name, scores in work.floor.items()},
         "tuned, validation": str(work.validation.accuracy),

@@ -37,6 +37,8 @@ def training_compute(
 
     corpus: tokens trained on, all epochs together. tokens: of one sequence, for attention grows with it.
 
+    Raises ValueError for a corpus that is not above 0.
+
     >>> compute = training_compute("gpt3-175b", corpus=300e9)
     >>> 3.1e23 < compute.total < 3.3e23  # the paper: 3.14e23 (Brown et al. 2020, Table D.1)
     True
@@ -46,17 +48,15 @@ def training_compute(
     model, method = architecture(config), method or FullFineTuning()
     matrices = [*model.linears, *([model.head] if model.head else [])]
     weights = sum(linear.d_in * linear.d_out for linear in matrices)
-    attention = (
-        2 * model.layers * tokens * model.d_q
-    )  # products of queries with keys, and of maps with values
+    # products of queries with keys, and of maps with values
+    attention = 2 * model.layers * tokens * model.d_q
     forward = 2 * corpus * (weights + attention)
     added = 0 if method.trains_everything else method.trainable(model)
     trained = weights if method.trains_everything else added
     return Compute(
         forward=forward + 2 * corpus * added,
-        inputs=2
-        * corpus
-        * (weights + 2 * attention + added),  # a product of two activations has two gradients
+        # a product of two activations has two gradients
+        inputs=2 * corpus * (weights + 2 * attention + added),
         weights=2 * corpus * trained,
         again=forward if recompute else 0.0,
     )
@@ -66,6 +66,8 @@ def hours(flops: float, peak: float, *, utilization: float = 0.4, gpus: int = 1)
     """Hours that `flops` take on GPUs whose data sheet says `peak` FLOPs a second.
 
     utilization: the share of the peak that training reaches; 0.3 to 0.5 is usual, and nobody reaches 1.
+
+    Raises ValueError where flops, peak or gpus are not above 0, and for a utilization that is no share.
     """
     for name, value in (("flops", flops), ("peak", peak), ("gpus", gpus)):
         if not value > 0:
@@ -77,6 +79,8 @@ def hours(flops: float, peak: float, *, utilization: float = 0.4, gpus: int = 1)
 
 def dollars(hours: float, gpus: int = 1, *, price: float = 25 / 8) -> float:
     """Price of `gpus` for that many hours. price: dollars a GPU and hour; look yours up, it changes.
+
+    Raises ValueError for a negative number, and for less than one GPU.
 
     >>> dollars(150, gpus=8)
     3750.0

@@ -43,6 +43,7 @@ class LoRA:
     trains_everything = False
 
     def chosen(self, model: Architecture):
+        """The architecture's matrices that get an A and a B. Raises MethodError for targets that it does not have."""
         _positive("r", self.r)
         if self.targets == "all-linear":
             return list(model.linears)

@@ -81,12 +81,10 @@ BYTES = Exercise(
         def training_bytes(parameters, weight=2, gradient=2, moment=4, master=0):
             ...
     """),
-    solution=(
-        code("""
+    solution=code("""
         def training_bytes(parameters, weight=2, gradient=2, moment=4, master=0):
             return parameters * (weight + gradient + 2 * moment + master)
-    """)
-    ),
+    """),
     verify=_verify_bytes,
     hints=(
         "Each parameter has its weight and its gradient. What does Adam remember of each besides, and how many of those?",
@@ -179,24 +177,20 @@ BLOCK = Exercise(
     name="block_parameters",
     difficulty=2,
     minutes=6,
-    stub=(
-        code("""
+    stub=code("""
         def block_parameters(d, d_kv, d_ff):
             attention = ...         # queries, keys, values, output
             feed_forward = ...      # gate, up, down
             norms = ...
             return ...
-    """)
-    ),
-    solution=(
-        code("""
+    """),
+    solution=code("""
         def block_parameters(d, d_kv, d_ff):
             attention = 2 * d * d + 2 * d_kv * d
             feed_forward = 3 * d_ff * d
             norms = 2 * d
             return attention + feed_forward + norms
-    """)
-    ),
+    """),
     verify=_verify_block,
     hints=(
         "List the matrices with their shapes: four of them in attention, two of those narrower; three after it.",
@@ -288,8 +282,7 @@ KEPT = Exercise(
     name="activation_bytes",
     difficulty=2,
     minutes=6,
-    stub=(
-        code("""
+    stub=code("""
         def activation_bytes(s, b, h, a):
             # In units of s b h bytes:
             #   attention     2 input, 4 queries and keys, 2 values, 2 into the output matrix, 1 mask of dropout
@@ -298,8 +291,7 @@ KEPT = Exercise(
             # In units of a s s b bytes:
             #   attention     2 softmax, 1 mask of dropout, 2 after dropout
             ...
-    """)
-    ),
+    """),
     solution=code("""
         def activation_bytes(s, b, h, a):
             return 34 * s * b * h + 5 * a * s * s * b
@@ -396,14 +388,12 @@ RECOMPUTED = Exercise(
     name="recomputed",
     difficulty=3,
     minutes=8,
-    stub=(
-        code("""
+    stub=code("""
         def recomputed(layers, block, state):
             held = ...      # between the forward and the backward pass
             peak = ...      # at the worst moment of the backward pass
             return held, peak
-    """)
-    ),
+    """),
     solution=code("""
         def recomputed(layers, block, state):
             held = layers * state
@@ -494,22 +484,18 @@ DOLLARS = Exercise(
     name="training_dollars",
     difficulty=2,
     minutes=6,
-    stub=(
-        code("""
+    stub=code("""
         def training_dollars(parameters, tokens, peak, utilization, price):
             flops = ...
             seconds = ...      # of one GPU
             return ...
-    """)
-    ),
-    solution=(
-        code("""
+    """),
+    solution=code("""
         def training_dollars(parameters, tokens, peak, utilization, price):
             flops = 6 * parameters * tokens
             seconds = flops / (peak * utilization)
             return seconds / 3600 * price
-    """)
-    ),
+    """),
     verify=_verify_dollars,
     hints=(
         "How many FLOPs does it take in all, how many does one GPU really do in a second, and what is the price for?",

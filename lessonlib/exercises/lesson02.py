@@ -63,24 +63,20 @@ PROMPT = Exercise(
     name="build_prompt",
     difficulty=1,
     minutes=5,
-    stub=(
-        code("""
+    stub=code("""
         def build_prompt(examples, text):
             prompt = ""
             for message, label in examples:
                 ...
             return prompt
-    """)
-    ),
-    solution=(
-        code("""
+    """),
+    solution=code("""
         def build_prompt(examples, text):
             prompt = ""
             for message, label in examples:
                 prompt += f"Message: {message}\\nCategory: {label}\\n\\n"
             return prompt + f"Message: {text}\\nCategory:"
-    """)
-    ),
+    """),
     verify=_verify_prompt,
     hints=(
         "Each example is two lines and an empty line. What of an example is left when the label is not known yet?",
@@ -169,21 +165,17 @@ SCORE = Exercise(
     name="label_score",
     difficulty=2,
     minutes=6,
-    stub=(
-        code("""
+    stub=code("""
         def label_score(log_probs, ids, begin):
             score = 0.0
             for t in range(begin, len(ids)):
                 ...
             return score
-    """)
-    ),
-    solution=(
-        code("""
+    """),
+    solution=code("""
         def label_score(log_probs, ids, begin):
             return sum(log_probs[t - 1, ids[t]] for t in range(begin, len(ids)))
-    """)
-    ),
+    """),
     verify=_verify_score,
     hints=(
         "Row t of log_probs is written when token t has been read. Which row says something about token t itself?",
@@ -312,22 +304,18 @@ RIDGE = Exercise(
     name="ridge_value",
     difficulty=2,
     minutes=7,
-    stub=(
-        code("""
+    stub=code("""
         def ridge_value(X, y, x, penalty):
             d = X.shape[1]
             w = ...          # (X' X + penalty I)^-1 X' y
             return ...
-    """)
-    ),
-    solution=(
-        code("""
+    """),
+    solution=code("""
         def ridge_value(X, y, x, penalty):
             d = X.shape[1]
             w = torch.linalg.solve(X.T @ X + penalty * torch.eye(d), X.T @ y)
             return x @ w
-    """)
-    ),
+    """),
     verify=_verify_ridge,
     hints=(
         "torch.linalg.solve(M, v) gives M^-1 v without forming the inverse. What are M and v here?",

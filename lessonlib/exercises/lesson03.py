@@ -47,13 +47,11 @@ DIVIDE = Exercise(
         def without_bias(p, p_empty):          # two lists: a probability for each label
             ...
     """),
-    solution=(
-        code("""
+    solution=code("""
         def without_bias(p, p_empty):
             quotients = [a / b for a, b in zip(p, p_empty)]
             return [q / sum(quotients) for q in quotients]
-    """)
-    ),
+    """),
     verify=_verify_divide,
     hints=(
         "Which label does the model like before it has read anything? Divide each probability by that liking.",
@@ -126,23 +124,19 @@ CALIBRATE = Exercise(
     name="calibrated",
     difficulty=2,
     minutes=8,
-    stub=(
-        code("""
+    stub=code("""
         def calibrated(scores, empty):    # log-probabilities (queries, labels) and (content-free inputs, labels)
             p = scores.softmax(-1)
             ...
             return p
-    """)
-    ),
-    solution=(
-        code("""
+    """),
+    solution=code("""
         def calibrated(scores, empty):
             p = scores.softmax(-1)
             p_empty = empty.softmax(-1).mean(0)
             q = p / p_empty
             return q / q.sum(-1, keepdim=True)
-    """)
-    ),
+    """),
     verify=_verify_calibrate,
     hints=(
         "softmax(-1) of log-probabilities normalizes them over the labels. Average the content-free rows after it.",
@@ -217,21 +211,17 @@ PARSE = Exercise(
     name="parse",
     difficulty=2,
     minutes=6,
-    stub=(
-        code("""
+    stub=code("""
         def parse(answer, words):         # the place of the word that was answered, or None
             first_line = answer.strip().partition("\\n")[0]
             ...
-    """)
-    ),
-    solution=(
-        code("""
+    """),
+    solution=code("""
         def parse(answer, words):
             first_line = answer.strip().partition("\\n")[0]
             said = first_line.strip(' .!"').lower()
             return words.index(said) if said in words else None
-    """)
-    ),
+    """),
     verify=_verify_parse,
     hints=(
         "Make the first line small letters, take spaces, full stops and quotation marks off its ends, then compare.",
@@ -304,12 +294,10 @@ COUNT = Exercise(
         def learned_parameters(tokens, d, d_kv, layers):     # returns (the prompt's, the prefix's)
             ...
     """),
-    solution=(
-        code("""
+    solution=code("""
         def learned_parameters(tokens, d, d_kv, layers):
             return tokens * d, tokens * 2 * d_kv * layers
-    """)
-    ),
+    """),
     verify=_verify_count,
     hints=(
         "A prompt is tokens × d numbers. A prefix has a key and a value for each token, in each layer.",
@@ -370,20 +358,16 @@ JOIN = Exercise(
     name="put_in_front",
     difficulty=2,
     minutes=6,
-    stub=(
-        code("""
+    stub=code("""
         def put_in_front(P, X, last):     # prompt (p, D), texts (B, T, D), place of each text's last token (B,)
             ...
             return X, last
-    """)
-    ),
-    solution=(
-        code("""
+    """),
+    solution=code("""
         def put_in_front(P, X, last):
             joined = torch.cat([P.expand(len(X), -1, -1), X], dim=1)
             return joined, last + len(P)
-    """)
-    ),
+    """),
     verify=_verify_join,
     hints=(
         "P.expand(len(X), -1, -1) repeats the prompt for each text without copying it; torch.cat joins along a dimension.",

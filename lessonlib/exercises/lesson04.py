@@ -50,25 +50,21 @@ CHAIN = Exercise(
     name="results",
     difficulty=1,
     minutes=4,
-    stub=(
-        code("""
+    stub=code("""
         def results(begin, steps):          # steps: such as [("+", 3), ("×", 9)]
             chain = []
             for sign, digit in steps:
                 ...
             return ...
-    """)
-    ),
-    solution=(
-        code("""
+    """),
+    solution=code("""
         def results(begin, steps):
             digits = []
             for sign, digit in steps:
                 begin = {"+": begin + digit, "-": begin - digit, "×": begin * digit}[sign] % 10
                 digits.append(begin)
             return digits
-    """)
-    ),
+    """),
     verify=_verify_chain,
     hints=(
         "Keep a running value. What does one step do to it, and what has to be written down?",
@@ -152,18 +148,15 @@ READ = Exercise(
     name="answer_of",
     difficulty=2,
     minutes=7,
-    stub=(
-        code("""
+    stub=code("""
         import re
 
         def answer_of(text):
             end = ...                     # what to look at
             numbers = re.findall(r"\\d+", text)
             return ...                    # a number, or None
-    """)
-    ),
-    solution=(
-        code("""
+    """),
+    solution=code("""
         import re
 
         def answer_of(text):
@@ -172,8 +165,7 @@ READ = Exercise(
             if not numbers:
                 return None
             return int(numbers[0] if len(parts) > 1 else numbers[-1])
-    """)
-    ),
+    """),
     verify=_verify_read,
     hints=(
         "text.split('answer is') gives the parts of the text. Which one holds the answer, and where in it?",
@@ -249,23 +241,19 @@ VOTE = Exercise(
     name="vote",
     difficulty=2,
     minutes=6,
-    stub=(
-        code("""
+    stub=code("""
         from collections import Counter
 
         def vote(answers):            # numbers, or None where a chain has no answer
             ...
-    """)
-    ),
-    solution=(
-        code("""
+    """),
+    solution=code("""
         from collections import Counter
 
         def vote(answers):
             counted = Counter(answer for answer in answers if answer is not None).most_common(1)
             return counted[0][0] if counted else None
-    """)
-    ),
+    """),
     verify=_verify_vote,
     hints=(
         "Counter counts; its most_common(1) gives a list of one pair (answer, votes). Who may vote?",
@@ -332,14 +320,11 @@ MOVES = Exercise(
     name="reachable",
     difficulty=2,
     minutes=6,
-    stub=(
-        code("""
+    stub=code("""
         def reachable(a, b):          # fractions, such as Fraction(8) and Fraction(3)
             return {a + b, ...}
-    """)
-    ),
-    solution=(
-        code("""
+    """),
+    solution=code("""
         def reachable(a, b):
             found = {a + b, a * b, a - b, b - a}
             if b:
@@ -347,8 +332,7 @@ MOVES = Exercise(
             if a:
                 found.add(b / a)
             return found
-    """)
-    ),
+    """),
     verify=_verify_moves,
     hints=(
         "Four operations. For two of them the order matters, and one of them is not always possible.",
@@ -407,24 +391,20 @@ ACTION = Exercise(
     name="read_action",
     difficulty=2,
     minutes=7,
-    stub=(
-        code("""
+    stub=code("""
         import re
 
         def read_action(line):          # "Action 2: calculator[3 * 24]"
             found = re.match(r"Action", line)
             ...                         # ("calculator", "3 * 24"), or None
-    """)
-    ),
-    solution=(
-        code("""
+    """),
+    solution=code("""
         import re
 
         def read_action(line):
             found = re.match(r"Action \\d+: (\\w+)\\[(.*)\\]$", line)
             return found.groups() if found else None
-    """)
-    ),
+    """),
     verify=_verify_action,
     hints=(
         "A regular expression with two groups: letters before the bracket, anything inside. What if it does not match?",

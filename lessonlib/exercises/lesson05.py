@@ -58,24 +58,20 @@ PRUNE = Exercise(
     name="prune",
     difficulty=1,
     minutes=6,
-    stub=(
-        code("""
+    stub=code("""
         def prune(W, share):
             mask = torch.ones_like(W, dtype=torch.bool)
             k = round(share * W.numel())
             ...                # False for the k smallest
             return mask
-    """)
-    ),
-    solution=(
-        code("""
+    """),
+    solution=code("""
         def prune(W, share):
             mask = torch.ones_like(W, dtype=torch.bool)
             k = round(share * W.numel())
             smallest = W.abs().flatten().topk(k, largest=False).indices
             return mask.flatten().index_fill(0, smallest, False).view_as(mask)
-    """)
-    ),
+    """),
     verify=_verify_prune,
     hints=(
         "Flatten the absolute values; `topk(k, largest=False)` gives the k smallest, and where they are.",
@@ -175,15 +171,13 @@ HELD = Exercise(
             optimizer.step()
             ...
     """),
-    solution=(
-        code("""
+    solution=code("""
         def held_step(optimizer, weights, masks):
             optimizer.step()
             with torch.no_grad():
                 for W, mask in zip(weights, masks):
                     W *= mask
-    """)
-    ),
+    """),
     verify=_verify_held,
     hints=(
         "Let the optimizer do what it likes; what matters is what stands in the weights afterwards.",
@@ -260,14 +254,12 @@ ROUNDS = Exercise(
         def rounds_needed(share, sparsity):
             ...
     """),
-    solution=(
-        code("""
+    solution=code("""
         import math
 
         def rounds_needed(share, sparsity):
             return math.ceil(math.log(1 - sparsity) / math.log(1 - share))
-    """)
-    ),
+    """),
     verify=_verify_rounds,
     hints=(
         "After one round 1 - share is left. After two rounds, that share of that share. A loop or a logarithm finds the rest.",
@@ -329,13 +321,11 @@ RANDOM = Exercise(
         def random_mask(mask):
             ...
     """),
-    solution=(
-        code("""
+    solution=code("""
         def random_mask(mask):
             order = torch.randperm(mask.numel())
             return mask.flatten()[order].view_as(mask)
-    """)
-    ),
+    """),
     verify=_verify_random,
     hints=(
         "The same number of True in other places is a shuffled mask. What shuffles the numbers 0, 1, 2, ...?",

@@ -127,13 +127,11 @@ BOTTLENECK = Exercise(
             narrow = x @ down.T    # (..., m)
             ...
     """),
-    solution=(
-        code("""
+    solution=code("""
         def bottleneck(x, down, b_down, up, b_up):
             narrow = F.gelu(x @ down.T + b_down)
             return x + narrow @ up.T + b_up
-    """)
-    ),
+    """),
     verify=_verify_bottleneck,
     hints=(
         "Four steps: narrow it, bend it with F.gelu, widen it, add x. Each matrix has its bias.",
@@ -282,14 +280,12 @@ FOLD = Exercise(
             ...
             return W, b
     """),
-    solution=(
-        code("""
+    solution=code("""
         def fold(W, b, down, b_down, up, b_up):
             weight = W + up @ down @ W
             bias = b + up @ (down @ b + b_down) + b_up
             return weight, bias
-    """)
-    ),
+    """),
     verify=_verify_fold,
     hints=(
         "Write y = W x + b, then y + up (down y + b_down) + b_up, and put the first into the second.",
@@ -363,23 +359,19 @@ SWAP = Exercise(
     name="swap",
     difficulty=2,
     minutes=6,
-    stub=(
-        code("""
+    stub=code("""
         def swap(places, adapters):
             for name, place in places.items():
                 ...    # place.base stays; place.adapter is the task's
             return adapters
-    """)
-    ),
-    solution=(
-        code("""
+    """),
+    solution=code("""
         def swap(places, adapters):
             before = {name: place.adapter for name, place in places.items()}
             for name, place in places.items():
                 place.adapter = adapters[name]
             return before
-    """)
-    ),
+    """),
     verify=_verify_swap,
     hints=(
         "Nothing needs copying: an attribute can point to another module. First remember what stood there.",

@@ -32,22 +32,20 @@ def _verify_rank(answer):
 RANK = Exercise(
     id="07.1",
     title="How low is low?",
-    name="rank_holding",
+    name="rank_at_energy",
     difficulty=2,
     minutes=6,
     stub=code("""
-        def rank_holding(update, share):
+        def rank_at_energy(update, share):
             values = torch.linalg.svdvals(update.float())   # largest first
             ...
     """),
-    solution=(
-        code("""
-        def rank_holding(update, share):
+    solution=code("""
+        def rank_at_energy(update, share):
             values = torch.linalg.svdvals(update.float())
             energy = torch.cumsum(values**2, 0) / torch.sum(values**2)
             return int((energy < share).sum()) + 1
-    """)
-    ),
+    """),
     verify=_verify_rank,
     hints=(
         "The energy of a matrix is the sum of its squared singular values. Which fraction do the first k hold?",
@@ -55,17 +53,17 @@ RANK = Exercise(
     ),
     wrong={
         code("""
-            def rank_holding(update, share):
+            def rank_at_energy(update, share):
                 return int(torch.linalg.matrix_rank(update))
         """): "full rank",
         code("""
-            def rank_holding(update, share):
+            def rank_at_energy(update, share):
                 v = torch.linalg.svdvals(update)
                 e = torch.cumsum(v, 0) / v.sum()
                 return int((e < share).sum()) + 1
         """): "sum of their squares",
         code("""
-            def rank_holding(update, share):
+            def rank_at_energy(update, share):
                 v = torch.linalg.svdvals(update)
                 e = torch.cumsum(v**2, 0) / (v**2).sum()
                 return int((e < share).sum())
@@ -290,8 +288,7 @@ FREEZE = Exercise(
             for module in model.modules():
                 ...
     """),
-    solution=(
-        code("""
+    solution=code("""
         def train_only_lora(model):
             from lessonlib.lora import LowRank
 
@@ -300,8 +297,7 @@ FREEZE = Exercise(
                 if isinstance(module, LowRank):
                     module.A.requires_grad_(True)
                     module.B.requires_grad_(True)
-    """)
-    ),
+    """),
     verify=_verify_freeze,
     hints=(
         "First freeze all of it with one call, then walk over model.modules() and free what you recognize.",
@@ -389,13 +385,11 @@ TRUNCATE = Exercise(
             ...
             return A, B
     """),
-    solution=(
-        code("""
+    solution=code("""
         def truncate(A, B, r):
             U, S, Vh = torch.linalg.svd(B @ A, full_matrices=False)
             return Vh[:r], U[:, :r] * S[:r]
-    """)
-    ),
+    """),
     verify=_verify_truncate,
     hints=(
         "Eckart and Young (1936): the best approximation of rank r keeps the r largest singular values.",

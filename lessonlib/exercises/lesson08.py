@@ -47,20 +47,16 @@ HONEST = Exercise(
     name="honest_score",
     difficulty=1,
     minutes=4,
-    stub=(
-        code("""
+    stub=code("""
         def honest_score(trials):
             # trials: [{'rate': 0.001, 'validation': 0.61, 'test': 0.66}, ...]
             ...
-    """)
-    ),
-    solution=(
-        code("""
+    """),
+    solution=code("""
         def honest_score(trials):
             best = max(trials, key=lambda trial: trial['validation'])
             return best['test']
-    """)
-    ),
+    """),
     verify=_verify_honest,
     hints=(
         "Two sets of tickets, two jobs: one chooses the trial, the other says how good it is.",
@@ -136,24 +132,20 @@ PAIRED = Exercise(
     name="paired_interval",
     difficulty=2,
     minutes=8,
-    stub=(
-        code("""
+    stub=code("""
         def paired_interval(a, b):
             gain = a - b      # for each ticket: 1, 0 or -1
             rows = torch.randint(len(gain), (2000, len(gain)))      # 2000 draws of tickets, with replacement
             ...
-    """)
-    ),
-    solution=(
-        code("""
+    """),
+    solution=code("""
         def paired_interval(a, b):
             gain = a - b
             rows = torch.randint(len(gain), (2000, len(gain)))
             means = gain[rows].mean(1)
             low, high = means.quantile(torch.tensor([0.025, 0.975])).tolist()
             return gain.mean().item(), low, high
-    """)
-    ),
+    """),
     verify=_verify_paired,
     hints=(
         "Each row of `rows` is another possible test set. What would the mean gain have been on it?",
@@ -239,21 +231,17 @@ FRONT = Exercise(
     name="not_beaten",
     difficulty=2,
     minutes=7,
-    stub=(
-        code("""
+    stub=code("""
         def not_beaten(ways):
             # ways: {'LoRA': (cost, accuracy), ...}
             return [name for name in ways]      # which of them?
-    """)
-    ),
-    solution=(
-        code("""
+    """),
+    solution=code("""
         def not_beaten(ways):
             def beats(a, b):
                 return a != b and a[0] <= b[0] and a[1] >= b[1]
             return [name for name, way in ways.items() if not any(beats(other, way) for other in ways.values())]
-    """)
-    ),
+    """),
     verify=_verify_front,
     hints=(
         "a beats b where it costs no more, is right no less often, and the two are not the same in both.",
@@ -319,21 +307,17 @@ BREAK_EVEN = Exercise(
     name="break_even",
     difficulty=1,
     minutes=4,
-    stub=(
-        code("""
+    stub=code("""
         def break_even(training, prompted, trained):
             # seconds: of the training, of a prompted answer, of the trained model's answer
             ...
-    """)
-    ),
-    solution=(
-        code("""
+    """),
+    solution=code("""
         def break_even(training, prompted, trained):
             import math
             saved = prompted - trained
             return math.ceil(training / saved) if saved > 0 else math.inf
-    """)
-    ),
+    """),
     verify=_verify_break_even,
     hints=(
         "How many seconds does each answer save? How many answers make up for the training?",
@@ -410,17 +394,14 @@ MASTERS = Exercise(
     name="step_with_masters",
     difficulty=3,
     minutes=8,
-    stub=(
-        code("""
+    stub=code("""
         def step_with_masters(weights, masters, optimizer):      # the optimizer moves the masters
             for weight, master in zip(weights, masters):
                 ...    # what does a master need before the step?
             optimizer.step()
             ...    # and the weights after it?
-    """)
-    ),
-    solution=(
-        code("""
+    """),
+    solution=code("""
         def step_with_masters(weights, masters, optimizer):
             for weight, master in zip(weights, masters):
                 master.grad, weight.grad = weight.grad.float(), None
@@ -428,8 +409,7 @@ MASTERS = Exercise(
             with torch.no_grad():
                 for weight, master in zip(weights, masters):
                     weight.copy_(master)
-    """)
-    ),
+    """),
     verify=_verify_masters,
     hints=(
         "The model computes gradients for the bfloat16 weights; the optimizer knows the float32 masters alone. Carry "

@@ -294,14 +294,12 @@ RANK = Exercise(
         def break_even_rank(d_out, d_in, bits):
             ...    # A and B in float16, W in so many bits
     """),
-    solution=(
-        code("""
+    solution=code("""
         def break_even_rank(d_out, d_in, bits):
             base = d_out * d_in * bits / 8
             one_rank = (d_out + d_in) * 2
             return base / one_rank
-    """)
-    ),
+    """),
     verify=_verify_rank,
     hints=(
         "Write down the bytes of the base, and the bytes that one rank adds: a row of A and a column of B.",

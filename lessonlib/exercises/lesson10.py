@@ -104,15 +104,13 @@ TRIM = Exercise(
         def trimmed(update, density):
             ...    # keep the share `density`, the largest in magnitude; zero for the others
     """),
-    solution=(
-        code("""
+    solution=code("""
         def trimmed(update, density):
             size = update.abs()
             k = round(density * update.numel())
             smallest = size.flatten().topk(k).values.min()
             return update * (size >= smallest)
-    """)
-    ),
+    """),
     verify=_verify_trim,
     hints=(
         "How many stay? density times the number of entries. topk finds the largest of a flat tensor.",
@@ -177,18 +175,14 @@ NEAREST = Exercise(
     name="who_answered",
     difficulty=2,
     minutes=6,
-    stub=(
-        code("""
+    stub=code("""
         def who_answered(replies, references):
             ...    # replies (N, C); references (K, N, C): what each of K adapters says to the same N prompts
-    """)
-    ),
-    solution=(
-        code("""
+    """),
+    solution=code("""
         def who_answered(replies, references):
             return (references - replies).abs().sum(-1).argmin(0)    # (K, N, C) -> (K, N) -> (N,)
-    """)
-    ),
+    """),
     verify=_verify_nearest,
     hints=(
         "replies has no axis for the adapters; torch compares it with each of them: references - replies is (K, N, C).",
@@ -251,15 +245,13 @@ PERCENTILE = Exercise(
         def percentile(seconds, percent):
             ...    # the smallest time within which so many per cent are answered
     """),
-    solution=(
-        code("""
+    solution=code("""
         import math
 
         def percentile(seconds, percent):
             place = math.ceil(percent / 100 * len(seconds))
             return sorted(seconds)[place - 1]
-    """)
-    ),
+    """),
     verify=_verify_percentile,
     hints=(
         "Sort the times. Of a hundred, which place holds the time that 95 do not exceed? Python counts from 0.",
@@ -325,8 +317,7 @@ CACHE = Exercise(
         def found(trace, k):
             ...    # for each request: is its adapter among the k that were used last?
     """),
-    solution=(
-        code("""
+    solution=code("""
         def found(trace, k):
             held, hits = [], []    # the one used last stands last
             for name in trace:
@@ -334,8 +325,7 @@ CACHE = Exercise(
                 held = [other for other in held if other != name] + [name]
                 held = held[-k:]
             return hits
-    """)
-    ),
+    """),
     verify=_verify_cache,
     hints=(
         "Keep a list of who is held, in the order of their last use. What happens to it when somebody is found?",

@@ -13,17 +13,14 @@ import json
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
 from transformers import DynamicCache, StoppingCriteriaList, StopStringCriteria
 
 from lessonlib import corpora
 from lessonlib.evaluation import Accuracy
 from lessonlib.lora import add_lora, load_lora, merge_lora, save_lora
 from lessonlib.models import cache_directory, load_base
-from lessonlib.prompting import pad_right
 from lessonlib.reasoning import (
     ProgramRejected,
     Search,
@@ -48,6 +45,7 @@ from lessonlib.reasoning.chains import STOPS
 from lessonlib.reasoning.search import TARGET, Move, State, written
 from lessonlib.runs import Run, load_runs
 from lessonlib.training import fit, seed_everything
+from lessonlib.training.completions import completion_batches, completion_loss, mean_completion_loss
 
 from .registry import experiment, record
 from .tickets import ALL_LINEAR
@@ -204,68 +202,10 @@ def _right(item: Worked, choices: Sequence[str] | None) -> int:
 # --- LoRA on chains, answers and programs ----------------------------------------------------------------------------
 
 
-@dataclass
-class Lesson:
-    """Texts to learn the ends of: input_ids (N, T), and targets (N, T), the next token or -100 where none is asked."""
-
-    input_ids: torch.Tensor
-    targets: torch.Tensor
-
-    def to(self, device) -> "Lesson":
-        return Lesson(self.input_ids.to(device), self.targets.to(device))
-
-
-def completion_loss(model, batch: Lesson) -> torch.Tensor:
-    """Cross-entropy of the completions' tokens alone; the head sees only the places where one is asked for."""
-    # No attention mask: padding stands on the right, and a causal model's earlier tokens cannot see it.
-    hidden = model.get_decoder()(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-    asked = batch.targets != -100
-    return F.cross_entropy(model.get_output_embeddings()(hidden[asked]).float(), batch.targets[asked])
-
-
-def lessons(
-    tokenizer, pairs: Sequence[tuple[str, str]], steps: int, batch_size: int, seed: int
-) -> list[Lesson]:
-    """`steps` batches of (prompt, completion), epoch after epoch; texts of like length share a batch, to pad less."""
-    encoded = [_encode(tokenizer, *pair) for pair in pairs]
-    rng, out = random.Random(seed), []
-    while len(out) < steps:
-        order = sorted(range(len(encoded)), key=lambda _: rng.random())
-        pool = 8 * batch_size
-        groups = []
-        for i in range(0, len(order), pool):
-            alike = sorted(order[i : i + pool], key=lambda row: len(encoded[row][0]))
-            groups += [alike[j : j + batch_size] for j in range(0, len(alike), batch_size)]
-        rng.shuffle(groups)
-        out += [_batch([encoded[row] for row in group]) for group in groups]
-    return out[:steps]
-
-
-@torch.no_grad()
-def mean_loss(model, tokenizer, pairs: Sequence[tuple[str, str]]) -> float:
-    """The mean loss of a token of the completions."""
-    encoded = sorted((_encode(tokenizer, *pair) for pair in pairs), key=lambda row: len(row[0]))
-    batches = [_batch(encoded[i : i + 10]).to(model.device) for i in range(0, len(encoded), 10)]
-    tokens = [int((batch.targets != -100).sum()) for batch in batches]
-    losses = [completion_loss(model, batch).item() for batch in batches]
-    return sum(loss * n for loss, n in zip(losses, tokens)) / sum(tokens)
-
-
-def _encode(tokenizer, prompt: str, completion: str) -> tuple[list[int], list[int]]:
-    """Ids without the last, and the next ids, of which only the completion's are asked for."""
-    begin = tokenizer(prompt, add_special_tokens=False).input_ids
-    end = [*tokenizer(completion, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
-    return begin + end[:-1], [-100] * (len(begin) - 1) + end
-
-
-def _batch(rows) -> Lesson:
-    return Lesson(pad_right([ids for ids, _ in rows]), pad_right([targets for _, targets in rows], -100))
-
-
-def as_lesson(problem: dict, target: str) -> tuple[str, str]:
+def prompt_and_completion(problem: dict, target: str) -> tuple[str, str]:
     """(prompt, what the model is to write) of a word problem; target: "chain", "answer" or "program".
 
-    >>> as_lesson({"question": "What is 2 + 3?", "answer": 5}, "answer")
+    >>> prompt_and_completion({"question": "What is 2 + 3?", "answer": 5}, "answer")
     ('Q: What is 2 + 3?\\nA: The answer is', ' 5.')
     """
     question = problem["question"]
@@ -286,7 +226,7 @@ def _tune(pairs, *, r: int, learning_rate: float, steps: int, batch_size: int, s
     seed_everything(seed)
     model, tokenizer = load_base()
     add_lora(model, ALL_LINEAR, r=r, alpha=2 * r)
-    batches = lessons(tokenizer, pairs, steps, batch_size, seed)
+    batches = completion_batches(tokenizer, pairs, steps, batch_size, seed)
     return (
         model,
         tokenizer,
@@ -332,11 +272,11 @@ def tuned(
         "batch_size": batch_size,
         "seed": seed,
     }
-    pairs = [as_lesson(problem, target) for problem in problems("train", most_steps)]
+    pairs = [prompt_and_completion(problem, target) for problem in problems("train", most_steps)]
     model, tokenizer, history = _tune(pairs, **training)
     save_lora(model, _kept(f"{target}-{most_steps}", training))
-    validation = mean_loss(
-        model, tokenizer, [as_lesson(row, target) for row in problems("validation", most_steps)]
+    validation = mean_completion_loss(
+        model, tokenizer, [prompt_and_completion(row, target) for row in problems("validation", most_steps)]
     )
     results = _solve(_ready(model), tokenizer, target, problems("test", most_steps))
     return results | {
@@ -348,7 +288,7 @@ def tuned(
 
 
 def _solve(model, tokenizer, target: str, rows: list[dict]) -> dict:
-    prompts = [as_lesson(row, target)[0] for row in rows]
+    prompts = [prompt_and_completion(row, target)[0] for row in rows]
     wrote = write_chains(model, tokenizer, prompts, most_tokens=MOST_TOKENS[target], batch_size=100)
     texts = [w.text for w in wrote]
     if target == "program":
@@ -415,10 +355,10 @@ def votes(k: int, temperature: float, count: int, most_steps: int, **training) -
     The problems are spread evenly over the test problems of at most so many steps. training: r, learning_rate, steps,
     batch_size, seed.
     """
-    pairs = [as_lesson(problem, "chain") for problem in problems("train", most_steps)]
+    pairs = [prompt_and_completion(problem, "chain") for problem in problems("train", most_steps)]
     model, tokenizer = _tuned_model(f"chain-{most_steps}", pairs, training)
     rows = vote_problems(count, most_steps)
-    prompts = [as_lesson(row, "chain")[0] for row in rows]
+    prompts = [prompt_and_completion(row, "chain")[0] for row in rows]
     chains = sample_chains(
         model, tokenizer, prompts, k, temperature=temperature, seed=training["seed"],
         most_tokens=MOST_TOKENS["chain"], batch_size=160,

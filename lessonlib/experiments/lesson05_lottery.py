@@ -13,6 +13,7 @@ import torch
 from lessonlib.corpora import digits
 from lessonlib.display import Bar
 from lessonlib.evaluation import Accuracy
+from lessonlib.networks.mlp import digit_network, learn, score
 from lessonlib.pruning import (
     Masks,
     gradient_times_weight,
@@ -52,8 +53,8 @@ def trainer(data: str, seed: int, learning_rate: float) -> Callable:
 
     def train(network, masks: Masks) -> Accuracy:
         settings = {"learning_rate": learning_rate, "steps": STEPS[data], "seed": seed}
-        digits.learn(network, images, optimizer=holding(network, masks), **settings)
-        return digits.score(network, unseen)
+        learn(network, images, optimizer=holding(network, masks), **settings)
+        return score(network, unseen)
 
     return train
 
@@ -74,8 +75,8 @@ def learning_rate_trial(data: str, learning_rate: float, seed: int) -> dict:
     """The dense network at one learning rate, judged by training images that it has not seen: no test image is used."""
     images, unseen = held_out(data)
     network = _network(data, seed)
-    digits.learn(network, images, learning_rate=learning_rate, steps=STEPS[data], seed=seed)
-    return {"corpus": data, "score": digits.score(network, unseen)}
+    learn(network, images, learning_rate=learning_rate, steps=STEPS[data], seed=seed)
+    return {"corpus": data, "score": score(network, unseen)}
 
 
 def controls(
@@ -143,7 +144,7 @@ def compared_rounds(rounds: int) -> list[int]:
 def rewound(data: str, seed: int, learning_rate: float, rounds: int, share: float, steps: int) -> dict:
     """Tickets that go back not to the start, but to the weights after some steps of training."""
     network = _network(data, seed)
-    digits.learn(network, digits.SETS[data]("train"), learning_rate=learning_rate, steps=steps, seed=seed)
+    learn(network, digits.SETS[data]("train"), learning_rate=learning_rate, steps=steps, seed=seed)
     return _rounds(data, seed, learning_rate, rounds, share, network=network)
 
 
@@ -174,7 +175,7 @@ def _rounds(data, seed, learning_rate, rounds, share, network=None, **changes) -
 
 
 def _network(data: str, seed: int):
-    return digits.digit_network(digits.SETS[data]("train").x.shape[1], seed)
+    return digit_network(digits.SETS[data]("train").x.shape[1], seed)
 
 
 def _results(data: str, tickets, compared: list[int], beside: dict) -> dict:

@@ -23,8 +23,9 @@ from lessonlib.prompting import pad_right
 from lessonlib.reasoning import final_number
 from lessonlib.runs import Run, load_runs
 from lessonlib.training import fit, seed_everything
+from lessonlib.training.completions import completion_batches, completion_loss
 
-from .lesson04_reasoning import completion_loss, lessons, write_behind
+from .lesson04_reasoning import write_behind
 from .registry import experiment, record
 from .tickets import ALL_LINEAR
 
@@ -358,7 +359,7 @@ def place(place: str, r: int, learning_rate: float, steps: int, batch_size: int,
     before, counted_before = _judged(here, model, tokenizer)
     model.set_attn_implementation("eager")
     add_lora(model, ALL_LINEAR, r=r, alpha=2 * r)
-    batches = lessons(tokenizer, here.pairs(tokenizer), steps, batch_size, seed)
+    batches = completion_batches(tokenizer, here.pairs(tokenizer), steps, batch_size, seed)
     history = fit(model, batches, learning_rate=learning_rate, loss=completion_loss, resume="place")
     after, counted = _judged(here, merge_lora(model), tokenizer)
     return {

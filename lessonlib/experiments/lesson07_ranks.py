@@ -8,7 +8,7 @@ runs` records what is missing; it resumes where it was stopped.
 import torch
 
 from lessonlib import corpora
-from lessonlib.evaluation import Accuracy, accuracy, rank_holding, training_bytes
+from lessonlib.evaluation import Accuracy, accuracy, rank_at_energy, training_bytes
 from lessonlib.lora import add_lora
 from lessonlib.models import load_base
 from lessonlib.runs import Run
@@ -80,7 +80,7 @@ def full_fine_tuning(seed: int, **training) -> dict:
     values = {name: torch.linalg.svdvals(update) for name, update in updates.items()}
     kept = [SPECTRUM_OF.format(layer) for layer in (0, 15, 29)]
     results["spectrum"] = {name: [float(f"{value:.4g}") for value in values[name]] for name in kept}
-    results["rank_90"] = {name: rank_holding(value.tolist(), 0.9) for name, value in values.items()}
+    results["rank_90"] = {name: rank_at_energy(value.tolist(), 0.9) for name, value in values.items()}
     return results
 
 

@@ -11,7 +11,7 @@ import functools
 from dataclasses import dataclass, field
 
 from lessonlib import corpora
-from lessonlib.corpora.digits import Images, digits, score
+from lessonlib.corpora.digits import Images, digits
 from lessonlib.lora import LoRALinear, add_lora
 from lessonlib.lora.adalora import adalora_loss, adalora_optimizer, add_adalora, ranks
 from lessonlib.lora.dora import DoRALinear
@@ -21,6 +21,7 @@ from lessonlib.lora.lora_plus import lora_plus
 from lessonlib.lora.tied_lora import tie_lora
 from lessonlib.lora.variants import RsLoRALinear
 from lessonlib.models import load_base
+from lessonlib.networks.mlp import score
 from lessonlib.networks.vision_transformer import VisionTransformer, image_batches, image_loss, turned
 from lessonlib.runs import Run, load_runs
 from lessonlib.training import fit, seed_everything

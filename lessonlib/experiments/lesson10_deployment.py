@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from lessonlib import corpora
-from lessonlib.evaluation import Accuracy, text_logits
+from lessonlib.evaluation import Accuracy, label_logits_of_texts
 from lessonlib.lora import add_lora
 from lessonlib.lora.deltas import Adapter, adapter_of, put_adapter, shell
 from lessonlib.lora.merging import add_factors, merge_updates, svd_merge, ties
@@ -78,7 +78,7 @@ def right_answers() -> list[int]:
 
 def answers(model: nn.Module, task: LabelTask, texts: Sequence[str]) -> list[int]:
     """The likeliest label of each text."""
-    return text_logits(model, task, texts).argmax(-1).tolist()
+    return label_logits_of_texts(model, task, texts).argmax(-1).tolist()
 
 
 def all_answers(model: nn.Module, tokenizer) -> dict[str, list[int]]:

@@ -16,7 +16,7 @@ from lessonlib.evaluation import mean_difference, paired_times, tensor_bytes
 from lessonlib.lora import add_lora, merge_lora
 from lessonlib.models import load_base
 from lessonlib.training import fit, seed_everything
-from lessonlib.training.distillation import distillation_loss, evenly_chosen, shorter, the_first
+from lessonlib.training.distillation import distillation_loss, evenly_spaced, first_layers, with_fewer_layers
 from lessonlib.training.labels import Batch, label_logits, label_loss
 from lessonlib.training.master_weights import MasterAdamW
 
@@ -25,7 +25,7 @@ from .tickets import ALL_LINEAR, scores, short_tickets, test_intents, ticket_tas
 from .trials import best_rate
 from .trials import chosen as chosen  # the notebook asks for it here
 
-CHOICES = {"evenly": evenly_chosen, "first": the_first}
+CHOICES = {"evenly": evenly_spaced, "first": first_layers}
 
 
 @functools.cache
@@ -69,14 +69,14 @@ def teacher(seed: int) -> dict:
 def untrained(kept: str, layers: int, seed: int) -> dict:
     """A student as it is cut, before it has learned anything."""
     model, tokenizer = tuned(seed, **TEACHER)
-    return scores(shorter(model, layers, CHOICES[kept]), ticket_task(tokenizer))
+    return scores(with_fewer_layers(model, layers, CHOICES[kept]), ticket_task(tokenizer))
 
 
 def _student(
     loss, kept: str, layers: int, seed: int, learning_rate: float, steps: int, batch_size: int
 ) -> dict:
     model, tokenizer = tuned(seed, **TEACHER)
-    task, student = ticket_task(tokenizer), shorter(model, layers, CHOICES[kept])
+    task, student = ticket_task(tokenizer), with_fewer_layers(model, layers, CHOICES[kept])
     batches = task.training_batches(*short_tickets(), steps=steps, batch_size=batch_size, seed=seed)
     seed_everything(seed)
     history = fit(student, batches, learning_rate=learning_rate, loss=loss, optimizer=MasterAdamW)

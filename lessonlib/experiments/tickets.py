@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lessonlib import corpora
-from lessonlib.evaluation import Accuracy, text_logits
+from lessonlib.evaluation import Accuracy, label_logits_of_texts
 from lessonlib.runs import Run
 from lessonlib.training import fit
 from lessonlib.training.labels import LabelTask
@@ -51,7 +51,7 @@ def short_tickets(task: str = "intent", longest: int = SHORT) -> tuple[list[str]
 
 def judged(model: nn.Module, task: LabelTask, texts, targets) -> tuple[Accuracy, float]:
     """Accuracy, and the mean loss among the labels in nats, which also sees how sure a wrong answer is."""
-    logits = text_logits(model, task, texts)
+    logits = label_logits_of_texts(model, task, texts)
     loss = F.cross_entropy(logits, torch.tensor(list(targets))).item()
     return Accuracy(logits.argmax(-1).tolist(), list(targets)), loss
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from lessonlib.evaluation import energy_shares, rank_holding
+from lessonlib.evaluation import cumulative_energy, rank_at_energy
 
 from .style import BLUE, GREY, INK, OCHRE, SKY, VERMILION, YELLOW, Picture
 
@@ -20,7 +20,7 @@ def draw_spectrum(ax, update: Sequence[float], noise: Sequence[float], level: fl
         (update, BLUE, "-", "the update"),
         (noise, GREY, "--", "random noise"),
     ):
-        share, rank = energy_shares(values), rank_holding(values, level)
+        share, rank = cumulative_energy(values), rank_at_energy(values, level)
         ax.plot(ranks, 100 * share, color=colour, linestyle=line)
         ax.plot([rank], [100 * share[rank - 1]], "o", color=colour)
         # The update's name goes to the left where there is room, so that the two never meet.
@@ -37,7 +37,7 @@ def draw_spectrum(ax, update: Sequence[float], noise: Sequence[float], level: fl
     ax.axhline(100 * level, color=INK, linewidth=0.8, linestyle=":")
     ax.set(xscale="log", ylim=(0, 103), xlabel="rank kept (log scale)", ylabel="energy held, %")
     ax.set_xticks([1, 10, 100, len(update)], ["1", "10", "100", str(len(update))])
-    ours, random = (rank_holding(v, level) for v in (update, noise))
+    ours, random = (rank_at_energy(v, level) for v in (update, noise))
     ax.set_title(f"{100 * level:.0f} % of the update's energy is in {ours} of {len(update)} directions")
     return (
         f"Two rising curves of energy against rank kept, on a logarithmic axis. The update of full fine-tuning reaches "
@@ -182,7 +182,7 @@ def draw_rank(axes, r: int, shape: tuple[int, int], update: Sequence[float], run
     percent = f"{100 * numbers / (d_in * d_out):.2g}"
     left.text(d_in + 1.6 * gap + thin, d_out * 0.45, f"r = {r}\n{numbers:,} numbers\n{percent} % of W")
     left.set(xlim=(-0.05 * d_in, 2.45 * d_in + thin), ylim=(-0.25 * d_out, 1.05 * d_out), aspect="equal")
-    share = energy_shares(update)
+    share = cumulative_energy(update)
     middle.plot(np.arange(1, len(share) + 1), 100 * share, color=BLUE)
     middle.plot([r], [100 * share[r - 1]], "D", color=VERMILION, markersize=9)
     middle.set(xscale="log", ylim=(0, 103), xlabel="rank", ylabel="energy of a full update, %")

@@ -275,7 +275,7 @@ class _Trial:
         self.seen.seconds = spent if first else 0.8 * self.seen.seconds + 0.2 * spent
         self.seen.losses, self.seen.moved = list(self.steps.losses), self.watch.moved()
         if first:  # the gradients, as many bytes as what trains, have just been dropped
-            held = training_bytes(self.model, self.steps.engine)
+            held = training_bytes(self.model, self.steps.optimizer)
             self.seen.held = sum(held.values()) + tensor_bytes(self.steps.parameters)
 
 

@@ -1,9 +1,9 @@
 """A small transformer, and the two tasks that it learns from nothing in a minute.
 
-    h = read(x) + place            x (B, T) tokens or (B, T, n) vectors,  h (B, T, D)
+    h = embed(x) + position        x (B, T) tokens or (B, T, n) vectors,  h (B, T, D)
     h = h + attention(norm(h))     each place sees itself and those before it
     h = h + mlp(norm(h))           the last two, once a layer
-    y = write(norm(h))             y (B, T, outputs)
+    y = head(norm(h))              y (B, T, outputs)
 
 In-context regression (Garg et al., 2022, arXiv:2208.01066, section 3): the prompt is a list of points of a linear
 function that the network has never seen, and it is to give the function's next value.
@@ -46,18 +46,18 @@ class SmallTransformer(nn.Module):
 
     x (B, T) or (B, T, n) -> (B, T, outputs)
 
-    read: what turns x into vectors: an nn.Embedding for tokens, an nn.Linear for numbers.
+    embed: what turns x into vectors: an nn.Embedding for tokens, an nn.Linear for numbers.
     longest: the largest T.
     """
 
-    def __init__(self, read, outputs, width=64, layers=3, heads=4, longest=64):
+    def __init__(self, embed, outputs, width=64, layers=3, heads=4, longest=64):
         super().__init__()
-        self.read, self.place = read, nn.Parameter(0.02 * torch.randn(longest, width))
+        self.embed, self.position_embedding = embed, nn.Parameter(0.02 * torch.randn(longest, width))
         self.blocks = nn.Sequential(*[Block(width, heads) for _ in range(layers)])
-        self.write = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs))
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs))
 
     def forward(self, x):
-        return self.write(self.blocks(self.read(x) + self.place[: x.shape[1]]))
+        return self.head(self.blocks(self.embed(x) + self.position_embedding[: x.shape[1]]))
 
 
 # --- in-context regression ----------------------------------------------------------------------------------
@@ -92,11 +92,6 @@ def linear_functions(n: int, d: int, examples: int, seed: int, noise: float = 0.
     w = torch.randn(n, d, 1, generator=generator)
     x = torch.randn(n, examples, d, generator=generator)
     return LinearFunctions(x, (x @ w)[..., 0] + noise * torch.randn(n, examples, generator=generator))
-
-
-def regressor(d: int, width: int = 64, **settings) -> SmallTransformer:
-    """A transformer for `linear_functions` of d variables."""
-    return SmallTransformer(nn.Linear(d + 1, width), 1, width, **settings)
 
 
 def in_context(model: SmallTransformer, functions: LinearFunctions) -> torch.Tensor:
@@ -200,9 +195,9 @@ def filler_dots(chains: Chains) -> Targets:
 
 def arithmetician(width: int = 96, **settings) -> SmallTransformer:
     """A transformer for `chained_arithmetic`."""
-    read = nn.Embedding(len(VOCABULARY), width)
-    nn.init.normal_(read.weight, std=0.02)  # as small as the places: torch's own start would drown them
-    return SmallTransformer(read, len(VOCABULARY), width, **settings)
+    embed = nn.Embedding(len(VOCABULARY), width)
+    nn.init.normal_(embed.weight, std=0.02)  # as small as the positions: torch's own start would drown them
+    return SmallTransformer(embed, len(VOCABULARY), width, **settings)
 
 
 def target_loss(model: SmallTransformer, targets: Targets) -> torch.Tensor:

@@ -3,7 +3,7 @@
     z = [x_class; x_1 E; …; x_N E] + E_pos      x_i a patch of P × P pixels,  N = 64 / P^2 of them
     z = z + attention(norm(z))                  every place sees every other: nothing here comes after something else
     z = z + mlp(norm(z))                        the last two, once a layer
-    y = write(norm(z_class))                    y (n, 10)
+    y = head(norm(z_class))                     y (n, 10)
 
 Its linear layers have the names of the language model's, so `add_lora(model, ["q_proj", "v_proj"])` puts the same
 LoRALinear around them: what low-rank adaptation needs is a matrix, not a language.
@@ -32,9 +32,8 @@ class Attention(nn.Module):
 
     def forward(self, z):
         parts = self.q_proj(z), self.k_proj(z), self.v_proj(z)
-        q, k, v = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts
-        )  # (n, heads, N, D / heads)
+        # each (n, heads, N, D / heads)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         return self.o_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
@@ -60,7 +59,7 @@ class VisionTransformer(nn.Module):
 
     x (n, 64), pixels row by row -> (n, 10)
 
-    patch: the side of a patch in pixels.
+    patch: the side of a patch in pixels. Raises ValueError where it does not divide the 8 of an image.
 
     >>> VisionTransformer()(torch.rand(3, 64)).shape
     torch.Size([3, 10])
@@ -71,16 +70,16 @@ class VisionTransformer(nn.Module):
         if SIDE % patch:
             raise ValueError(f"patch is {patch}; it must divide the {SIDE} pixels of a side")
         self.patch = patch
-        self.read = nn.Linear(patch * patch, width)
-        self.answer = nn.Parameter(0.02 * torch.randn(1, 1, width))
-        self.place = nn.Parameter(0.02 * torch.randn((SIDE // patch) ** 2 + 1, width))
+        self.embed = nn.Linear(patch * patch, width)
+        self.class_token = nn.Parameter(0.02 * torch.randn(1, 1, width))
+        self.position_embedding = nn.Parameter(0.02 * torch.randn((SIDE // patch) ** 2 + 1, width))
         self.layers = nn.Sequential(*[Layer(width, heads) for _ in range(layers)])
-        self.write = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 10))
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 10))
 
     def forward(self, x):
-        z = self.read(patches(x, self.patch))  # (n, N, D)
-        z = torch.cat([self.answer.expand(len(z), -1, -1), z], 1) + self.place  # (n, 1 + N, D)
-        return self.write(self.layers(z)[:, 0])
+        z = self.embed(patches(x, self.patch))  # (n, N, D)
+        z = torch.cat([self.class_token.expand(len(z), -1, -1), z], 1)  # (n, 1 + N, D)
+        return self.head(self.layers(z + self.position_embedding)[:, 0])
 
 
 def patches(x: torch.Tensor, side: int) -> torch.Tensor:
@@ -90,10 +89,8 @@ def patches(x: torch.Tensor, side: int) -> torch.Tensor:
     tensor([ 4.,  5.,  6.,  7., 12., 13., 14., 15., 20., 21., 22., 23., 28., 29.,
             30., 31.])
     """
-    squares = x.unflatten(-1, (SIDE // side, side, SIDE // side, side)).transpose(
-        2, 3
-    )  # (n, rows, columns, P, P)
-    return squares.flatten(3).flatten(1, 2)
+    squares = x.unflatten(-1, (SIDE // side, side, SIDE // side, side))  # (n, rows, P, columns, P)
+    return squares.transpose(2, 3).flatten(3).flatten(1, 2)
 
 
 def turned(images: Images) -> Images:

@@ -117,7 +117,7 @@ def hold(network: nn.Module, masks: Masks, optimizer: torch.optim.Optimizer):
 
 
 def holding(network: nn.Module, masks: Masks, optimizer: Callable = torch.optim.Adam) -> Callable:
-    """What builds an optimizer that holds the masks, for `digits.learn(optimizer=)` and `training.fit(optimizer=)`."""
+    """What builds an optimizer that holds the masks, for `mlp.learn(optimizer=)` and `training.fit(optimizer=)`."""
 
     def build(parameters, **settings):
         built = optimizer(parameters, **settings)

@@ -1,7 +1,10 @@
 """The one loop that trains every method, and what it trains on."""
 
-from .loop import CHECKPOINT_SECONDS, History, Steps, first_process, fit, trainable_parameters
+from .checkpoint import first_process
+from .loop import History, Steps, fit, trainable_parameters
 from .seeds import seed_everything
+
+CHECKPOINT_SECONDS = 5.0  # between two checkpoints of a run; read anew each time, so it may be set
 
 __all__ = [
     "CHECKPOINT_SECONDS",

@@ -18,14 +18,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .labels import Batch, label_logits
+from .labels import label_logits
 
 
 class DistillationError(ValueError):
     """No student can be made of this model, or two models cannot be compared; the message says why."""
 
 
-def softened(z, v, T):
+def soft_target_loss(z, v, T):
     """T² KL(p ‖ q) for logits z of the student and v of the teacher, both (..., classes): the mean over all places.
 
     The classes may be labels or a whole vocabulary. At z = v it is 0, at T = 1 a plain Kullback-Leibler divergence in nats.
@@ -43,46 +43,34 @@ def distillation_loss(student, batch, teacher, T=2.0, weight=0.9):
     z = label_logits(student, batch).float()  # (N, C)
     with torch.no_grad():
         v = label_logits(teacher, batch).float()  # (N, C)
-    return weight * softened(z, v, T) + (1 - weight) * F.cross_entropy(z, batch.targets)
-
-
-def next_token_distillation_loss(student, batch: Batch, teacher, T: float = 2.0) -> torch.Tensor:
-    """T² KL(p ‖ q) over the whole vocabulary, at every token of the batch's texts: for students that are to write.
-
-    Needs no labels. The student has to read with the teacher's tokenizer.
-    """
-    inside = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device) <= batch.last[:, None]
-    z = student(input_ids=batch.input_ids, use_cache=False).logits[inside].float()  # (tokens, V)
-    with torch.no_grad():
-        v = teacher(input_ids=batch.input_ids, use_cache=False).logits[inside].float()
-    return softened(z, v, T)
+    return weight * soft_target_loss(z, v, T) + (1 - weight) * F.cross_entropy(z, batch.targets)
 
 
 # --- the student -----------------------------------------------------------------------------------------------------
 
 
-def evenly_chosen(layers: int, of: int) -> list[int]:
+def evenly_spaced(layers: int, of: int) -> list[int]:
     """The numbers of so many layers, evenly spread from the first of a model's to its last.
 
-    >>> evenly_chosen(4, of=10)
+    >>> evenly_spaced(4, of=10)
     [0, 3, 6, 9]
     """
     return [round(i * (of - 1) / max(layers - 1, 1)) for i in range(layers)]
 
 
-def the_first(layers: int, of: int) -> list[int]:
+def first_layers(layers: int, of: int) -> list[int]:
     """The numbers of a model's first layers, which were trained to follow each other.
 
-    >>> the_first(4, of=10)
+    >>> first_layers(4, of=10)
     [0, 1, 2, 3]
     """
     return list(range(layers))
 
 
-def shorter(teacher: nn.Module, layers: int, choose: Callable = evenly_chosen) -> nn.Module:
+def with_fewer_layers(teacher: nn.Module, layers: int, choose: Callable = evenly_spaced) -> nn.Module:
     """A student: a copy of the teacher with so many of its layers. The teacher is left as it was.
 
-    choose(layers, of=...): the numbers of the layers to keep, `evenly_chosen`, `the_first` or a function of your own.
+    choose(layers, of=...): the numbers of the layers to keep, `evenly_spaced`, `first_layers` or a function of your own.
 
     What is left of the layers trains, with the last norm; embeddings and head are the teacher's and frozen. A merged
     LoRA (`merge_lora`) is copied as what it is, plain weights.

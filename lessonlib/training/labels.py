@@ -31,34 +31,38 @@ class Batch:
 class LabelTask:
     """Texts and labels as prompts and label tokens.
 
-    labels: the class names, in class-number order. words: the word that stands for each (None: the labels
+    labels: the class names, in class-number order. verbalizer: the word that stands for each (None: the labels
     themselves). template: must hold "{text}" and end where the label would follow. A text longer than `max_tokens`
     loses its end, never the template's.
 
     Where two words begin with the same token, letters A, B, C … stand for the classes instead.
+
+    Raises ValueError for a template without {text}, without labels, and where neither words nor letters tell the
+    classes apart by their first token.
     """
 
     def __init__(
-        self, tokenizer, labels: Sequence[str], words=None, template: str = TEMPLATE, max_tokens: int = 160
+        self,
+        tokenizer,
+        labels: Sequence[str],
+        verbalizer=None,
+        template: str = TEMPLATE,
+        max_tokens: int = 160,
     ):
         if "{text}" not in template:
             raise ValueError(f"the template {template!r} has no {{text}} in it")
         if not labels:
             raise ValueError("a task needs at least one label")
-        self.tokenizer, self.labels, self.template, self.max_tokens = (
-            tokenizer,
-            list(labels),
-            template,
-            max_tokens,
-        )
-        self.words = list(words or labels)
+        self.tokenizer, self.labels = tokenizer, list(labels)
+        self.template, self.max_tokens = template, max_tokens
+        self.verbalizer = list(verbalizer or labels)
         first = self._first_tokens()
         if len(set(first)) < len(first):
             if len(self.labels) > 26:
                 raise ValueError(
                     f"{len(self.labels)} labels, some beginning with the same token; 26 letters are too few"
                 )
-            self.words = [chr(ord("A") + i) for i in range(len(self.labels))]
+            self.verbalizer = [chr(ord("A") + i) for i in range(len(self.labels))]
             first = self._first_tokens()
             if len(set(first)) < len(first):
                 raise ValueError(
@@ -70,7 +74,7 @@ class LabelTask:
         # Label tokens are those of context + label beyond those of the context: where they meet, tokens may merge.
         context = self.template.format(text="x")
         begin = len(self._ids(context))
-        return [self._ids(f"{context} {word}")[begin] for word in self.words]
+        return [self._ids(f"{context} {word}")[begin] for word in self.verbalizer]
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids

@@ -33,13 +33,13 @@ def read(path, **columns):
 def test_the_prompt_names_the_labels(tokenizer):
     task = afternoon.question(tokenizer, ["refund", "late_delivery", "praise {}"])
     assert task.template == "Labels: refund, late delivery, praise ().\nText: {text}\nLabel:"
-    assert task.words == ["refund", "late delivery", "praise {}"]
+    assert task.verbalizer == ["refund", "late delivery", "praise {}"]
     assert tokenizer.decode(task.encode("ein {Text}")).endswith("Text: ein {Text}\nLabel:")
 
 
 def test_letters_stand_for_labels_that_begin_alike(tokenizer):
     task = afternoon.question(tokenizer, ["class one", "class two"])
-    assert task.words == ["A", "B"]
+    assert task.verbalizer == ["A", "B"]
     assert task.template.startswith("Labels: A for class one, B for class two.\n")
 
 

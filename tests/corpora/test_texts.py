@@ -393,7 +393,7 @@ def test_labels_of_ones_own_file_become_a_task(write, tokenizer):
     part = from_csv(write("a.csv", CSV))["train"]
     task = LabelTask(tokenizer, part.features["label"].names)
     batch = task.batch([task.encode(text) for text in part["text"]], part["label"])
-    assert task.words == ["late", "lost"] and label_tokens(task) == ["Ġlate", "Ġlost"]
+    assert task.verbalizer == ["late", "lost"] and label_tokens(task) == ["Ġlate", "Ġlost"]
     assert batch.targets.tolist() == part["label"][:]
     ends = batch.input_ids[range(len(part)), batch.last]
     assert set(tokenizer.convert_ids_to_tokens(ends.tolist())) == {":"}  # the template's end, not padding
@@ -403,20 +403,20 @@ def test_labels_of_ones_own_file_become_a_task(write, tokenizer):
 def test_letters_stand_in_where_two_labels_begin_with_the_same_token(tokenizer, names):
     task = LabelTask(tokenizer, names)
     letters = ["A", "B", "C"][: len(names)]
-    assert task.words == letters and label_tokens(task) == [f"Ġ{letter}" for letter in letters]
+    assert task.verbalizer == letters and label_tokens(task) == [f"Ġ{letter}" for letter in letters]
     assert task.labels == names  # the classes keep their names
 
 
 def test_letters_reach_for_26_clashing_labels_and_not_for_27(tokenizer):
     names = [f"late {i}" for i in range(27)]
-    assert LabelTask(tokenizer, names[:26]).words[-1] == "Z"
+    assert LabelTask(tokenizer, names[:26]).verbalizer[-1] == "Z"
     with pytest.raises(ValueError, match=r"27 labels.*26 letters are too few"):
         LabelTask(tokenizer, names)
 
 
 def test_words_of_ones_own_choice_spare_the_letters(tokenizer):
-    task = LabelTask(tokenizer, ["late fee", "late parcel"], words=["fee", "lost"])
-    assert task.words == ["fee", "lost"] and label_tokens(task) == ["Ġfee", "Ġlost"]
+    task = LabelTask(tokenizer, ["late fee", "late parcel"], verbalizer=["fee", "lost"])
+    assert task.verbalizer == ["fee", "lost"] and label_tokens(task) == ["Ġfee", "Ġlost"]
 
 
 @pytest.mark.model

@@ -4,7 +4,6 @@ import random
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 from lessonlib import runs
 from lessonlib.experiments import lesson04_reasoning as x
@@ -37,34 +36,15 @@ def test_examples_of_tickets_show_each_label():
     assert [item.answer for item in shown] == ["negative", "neutral", "positive", "neutral"]
 
 
-def test_loss_is_that_of_the_completion_alone():
-    tokenizer, model = tiny_tokenizer(), tiny_model()
-    [batch] = x.lessons(tokenizer, [("Ticket: late", " parcel"), ("A", " refund thanks")], 1, 2, seed=0)
-    logs = []
-    for ids, targets in zip(batch.input_ids, batch.targets):  # one text at a time, without padding
-        log_probs = model(ids[None]).logits[0].log_softmax(-1)
-        logs += [log_probs[place, t] for place, t in enumerate(targets.tolist()) if t != -100]
-    expected = len(tokenizer(" parcel").input_ids) + len(tokenizer(" refund thanks").input_ids) + 2
-    assert len(logs) == expected
-    assert torch.allclose(x.completion_loss(model, batch), -torch.stack(logs).mean(), atol=1e-5)
-
-
 @pytest.mark.parametrize("target", x.TARGETS)
-def test_lesson_is_a_prompt_and_the_words_that_end_in_the_answer(target):
+def test_a_problem_is_a_prompt_and_the_words_that_end_in_the_answer(target):
     for problem in x.problems("test", 3):
-        prompt, completion = x.as_lesson(problem, target)
+        prompt, completion = x.prompt_and_completion(problem, target)
         assert problem["question"] in prompt and not prompt.endswith(" ")
         if target != "program":
             assert completion.endswith(f" {problem['answer']}.")
     if target == "program":
         assert run_program(completion).value == problem["answer"]
-
-
-def test_every_batch_comes_once_an_epoch():
-    pairs = [(f"A {n}", f" B {n}") for n in range(6)]
-    batches = x.lessons(tiny_tokenizer(), pairs, steps=6, batch_size=2, seed=0)
-    for epoch in (batches[:3], batches[3:]):
-        assert len({tuple(row.tolist()) for batch in epoch for row in batch.input_ids}) == 6
 
 
 def test_false_sums_are_counted():
@@ -110,15 +90,6 @@ def test_writing_behind_a_shared_prefix_writes_the_same(prefix):
     whole = write_chains(model, tokenizer, [prefix + prompt for prompt in prompts], most_tokens=8)
     assert x.write_behind(model, tokenizer, prefix, prompts, 8) == [w.text for w in whole]
     assert len({w.text for w in whole}) == 3
-
-
-def test_mean_loss_weighs_each_token_alike():
-    tokenizer, model = tiny_tokenizer(), tiny_model()
-    pairs = [("Ticket: late" * n, " parcel" * (1 + n % 3)) for n in range(1, 13)]  # more than one batch
-    [whole] = x.lessons(tokenizer, pairs, steps=1, batch_size=12, seed=0)
-    assert x.mean_loss(model, tokenizer, pairs) == pytest.approx(
-        x.completion_loss(model, whole).item(), abs=1e-5
-    )
 
 
 def test_greedy_playing_follows_the_written_lines(monkeypatch):

@@ -10,9 +10,10 @@ from widget_events import controls, description
 from lessonlib import figures
 from lessonlib.corpora import digits
 from lessonlib.experiments.lesson05_lottery import compared_rounds
+from lessonlib.networks.mlp import digit_network
 from lessonlib.pruning import full_masks, iterative_magnitude_pruning, snapshot
 
-NETWORK = digits.digit_network(40)
+NETWORK = digit_network(40)
 TICKETS = iterative_magnitude_pruning(NETWORK, lambda network, masks: None, rounds=13, share=0.2)
 TICKETS = [TICKETS[k] for k in compared_rounds(13)]
 SPARSITY = [ticket.sparsity for ticket in TICKETS]

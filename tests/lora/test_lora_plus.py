@@ -9,11 +9,12 @@ from peft import LoraConfig, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
 from tiny_models import Tokens, tiny_model
 
+from lessonlib import training
 from lessonlib.lora import LoRAError, add_lora, lora_layers
 from lessonlib.lora.lora_fa import LoRAFALinear
 from lessonlib.lora.lora_plus import lora_plus
 from lessonlib.lora.tied_lora import tie_lora
-from lessonlib.training import fit, loop, trainable_parameters
+from lessonlib.training import fit, trainable_parameters
 
 
 def language_loss(model, tokens):
@@ -84,7 +85,7 @@ def test_warm_up_and_decay_scale_both_rates(tiny_tokens):
 
 
 def test_a_killed_run_resumes_to_the_same_losses(cache, monkeypatch, tiny_tokens):
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
 
     def run(ratio, die_at=None):
         model = adapted()

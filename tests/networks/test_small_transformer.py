@@ -17,7 +17,6 @@ from lessonlib.networks.small_transformer import (
     least_squares,
     linear_functions,
     regression_loss,
-    regressor,
     ridge,
     share_right,
     spell,
@@ -34,11 +33,11 @@ close = torch.testing.assert_close
 
 
 @pytest.mark.parametrize(
-    ("read", "x"),
+    ("embed", "x"),
     [(nn.Embedding(10, 16), torch.arange(9).repeat(2, 1)), (nn.Linear(5, 16), torch.randn(2, 9, 5))],
 )
-def test_a_later_token_changes_no_earlier_output_and_every_later_one(read, x):
-    model = SmallTransformer(read, outputs=7, width=16, layers=2, heads=4)
+def test_a_later_token_changes_no_earlier_output_and_every_later_one(embed, x):
+    model = SmallTransformer(embed, outputs=7, width=16, layers=2, heads=4)
     other = x.clone()
     other[:, 4] = 1 + x[:, 5]
     before, after = model(x), model(other)
@@ -57,7 +56,7 @@ def test_attention_is_softmax_of_scaled_products():
     # Vaswani et al. (2017), equation 1, place by place and head by head.
     model = SmallTransformer(nn.Linear(3, 8), outputs=2, width=8, layers=1, heads=2)
     block, x = model.blocks[0], torch.randn(1, 6, 3)
-    h = model.read(x) + model.place[:6]
+    h = model.embed(x) + model.position_embedding[:6]
     q, k, v = block.queries_keys_values(block.norm_attention(h)).chunk(3, -1)
     seen = torch.zeros_like(h)
     for place in range(6):
@@ -66,7 +65,7 @@ def test_attention_is_softmax_of_scaled_products():
             seen[0, place, head] = weights @ v[0, : place + 1, head]
     h = h + block.out(seen)
     h = h + block.mlp(block.norm_mlp(h))
-    close(model(x), model.write(h), rtol=0, atol=1e-5)
+    close(model(x), model.head(h), rtol=0, atol=1e-5)
 
 
 def test_parameters_by_hand():
@@ -98,7 +97,7 @@ def test_functions_are_linear_but_for_the_noise():
 
 
 def test_a_value_is_given_before_its_y_is_seen():
-    model, functions = regressor(3, layers=1), linear_functions(2, 3, 6, seed=0)
+    model, functions = SmallTransformer(nn.Linear(4, 64), 1, layers=1), linear_functions(2, 3, 6, seed=0)
     before = in_context(model, functions)
     functions.y[:, 3] += 5
     after = in_context(model, functions)
@@ -223,7 +222,7 @@ def train(make, batches, loss, learning_rate):
 
 
 def small_regressor():
-    return regressor(1, layers=2, width=32)
+    return SmallTransformer(nn.Linear(2, 32), 1, layers=2, width=32)
 
 
 @torch.no_grad()

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from lessonlib.corpora.digits import Images, digits, score
+from lessonlib.corpora.digits import Images, digits
 from lessonlib.lora import LoRALinear, add_lora, lora_layers, merge_lora, remove_lora
+from lessonlib.networks.mlp import score
 from lessonlib.networks.vision_transformer import (
     Layer,
     VisionTransformer,
@@ -73,7 +74,7 @@ def test_every_patch_has_its_place(trained):
     mixed = x.view(-1, 4, 2, 8).flip(1).flatten(1)  # two rows of pixels are one row of patches
     assert (trained(x) - trained(mixed)).abs().max() > 1
     without = copy.deepcopy(trained)
-    without.place.data.zero_()
+    without.position_embedding.data.zero_()
     close(without(x), without(mixed), atol=1e-4, rtol=0)
 
 

@@ -40,7 +40,7 @@ def losses(source: str) -> list[float]:
     [
         ("is_causal=True", "is_causal=False"),
         ("return h + self.mlp", "return 0 * h + self.mlp"),
-        ("self.read(x) + self.place", "self.read(x) + 0 * self.place"),
+        ("self.embed(x) + self.position", "self.embed(x) + 0 * self.position"),
     ],
 )
 def test_an_edit_in_the_notebooks_own_network_changes_the_outcome(line, edited):

@@ -30,6 +30,7 @@ from lessonlib.experiments.lesson05_lottery import (
     curves,
     learning_rate_trial,
 )
+from lessonlib.networks.mlp import digit_network, learn
 from lessonlib.pruning import holding, iterative_magnitude_pruning, left, magnitudes, shuffled, snapshot
 from lessonlib.runs import load_runs
 
@@ -45,10 +46,10 @@ def tickets(source: str):
     """Three rounds by the round that the notebook's cells define."""
     names = {"torch": torch, "nn": nn, "magnitudes": magnitudes, "rewind": pruning.rewind}
     exec(source, names)
-    network = digits.digit_network(64)
+    network = digit_network(64)
 
     def train(network, masks):
-        digits.learn(network, IMAGES, optimizer=holding(network, masks), steps=5)
+        learn(network, IMAGES, optimizer=holding(network, masks), steps=5)
         return [p.detach().abs().sum().item() for p in network.parameters()]
 
     return iterative_magnitude_pruning(network, train, 2, 0.3, one_round=names["lottery_round"])
@@ -77,8 +78,8 @@ def test_an_edit_in_the_notebooks_own_round_changes_the_outcome(line, edited):
 
 
 def test_each_control_differs_from_the_ticket_in_one_thing_only():
-    network, seen = digits.digit_network(64), []
-    start, other = snapshot(network), snapshot(digits.digit_network(64, seed=9))
+    network, seen = digit_network(64), []
+    start, other = snapshot(network), snapshot(digit_network(64, seed=9))
     found = iterative_magnitude_pruning(network, lambda network, masks: None, rounds=2, share=0.5)
 
     def watch(network, masks):

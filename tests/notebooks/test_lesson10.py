@@ -17,7 +17,7 @@ from lessonlib.experiments import lesson10_deployment as room
 from lessonlib.lora.merging import trim
 from lessonlib.runs import load_runs
 from lessonlib.serving.bank import LoRABank
-from lessonlib.training.distillation import softened
+from lessonlib.training.distillation import soft_target_loss
 
 TOKENS = torch.randint(2, 512, (2, 6), generator=torch.Generator().manual_seed(0))
 
@@ -45,7 +45,7 @@ def distilled_outcome(source: str):
         "distillation_loss",
         source,
         label_logits=lambda model, batch: model(batch.ids).logits[:, -1, :4],
-        softened=softened,
+        soft_target_loss=soft_target_loss,
     )
     batch = Tokens(TOKENS)
     batch.targets = torch.tensor([1, 3])
@@ -60,7 +60,12 @@ def distilled_outcome(source: str):
         ("trim_elect_merge", merge_outcome, "kept.sum(0) >= 0", "kept.sum(0) <= 0"),
         ("trim_elect_merge", merge_outcome, "trim(update, density)", "update"),
         ("distillation_loss", distilled_outcome, "F.cross_entropy(z", "0 * F.cross_entropy(z"),
-        ("distillation_loss", distilled_outcome, "weight * softened", "0.5 * weight * softened"),
+        (
+            "distillation_loss",
+            distilled_outcome,
+            "weight * soft_target_loss",
+            "0.5 * weight * soft_target_loss",
+        ),
     ],
 )
 def test_an_edit_in_the_notebooks_own_cells_changes_the_outcome(name, outcome, line, edited):

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from torch.nn.utils import prune
 
 from lessonlib import pruning
-from lessonlib.corpora.digits import Images, digit_network, learn
+from lessonlib.corpora.digits import Images
+from lessonlib.networks.mlp import digit_network, learn
 from lessonlib.pruning import (
     PruningError,
     full_masks,

@@ -13,11 +13,10 @@ from lessonlib.training import fit, trainable_parameters
 from lessonlib.training.distillation import (
     DistillationError,
     distillation_loss,
-    evenly_chosen,
-    next_token_distillation_loss,
-    shorter,
-    softened,
-    the_first,
+    evenly_spaced,
+    first_layers,
+    soft_target_loss,
+    with_fewer_layers,
 )
 from lessonlib.training.labels import LabelTask, label_logits, label_loss
 
@@ -54,7 +53,7 @@ def test_the_gradient_is_the_papers_times_T_squared(T):
     # Equation 2: dC/dz_i = (q_i - p_i) / T for each case; here times T² and averaged over four cases.
     z, v = pair()
     z.requires_grad_(True)
-    softened(z, v, T).backward()
+    soft_target_loss(z, v, T).backward()
     expected = T * ((z / T).softmax(-1) - (v / T).softmax(-1)) / 4
     torch.testing.assert_close(z.grad, expected)
 
@@ -63,29 +62,28 @@ def test_at_a_high_temperature_logits_are_matched():
     # Equation 4: (z_i - v_i) / (N T²) for logits of mean zero, times T².
     z, v = (x - x.mean(-1, keepdim=True) for x in pair())
     z.requires_grad_(True)
-    softened(z, v, 1e3).backward()
+    soft_target_loss(z, v, 1e3).backward()
     torch.testing.assert_close(z.grad, (z - v).detach() / 5 / 4, rtol=1e-2, atol=1e-3)
 
 
 def test_at_temperature_one_it_is_torchs_divergence():
     z, v = pair()
     expected = F.kl_div(z.log_softmax(-1), v.log_softmax(-1), log_target=True, reduction="batchmean")
-    torch.testing.assert_close(softened(z, v, 1.0), expected)
+    torch.testing.assert_close(soft_target_loss(z, v, 1.0), expected)
 
 
 def test_a_model_has_nothing_to_learn_from_itself(teacher, batch):
     assert distillation_loss(teacher, batch, teacher, weight=1.0).item() == pytest.approx(0, abs=1e-6)
-    assert next_token_distillation_loss(teacher, batch, teacher).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_weight_zero_is_training_on_labels_alone(teacher, batch):
-    student = shorter(teacher, 2)
+    student = with_fewer_layers(teacher, 2)
     ours = distillation_loss(student, batch, teacher, weight=0.0)
     torch.testing.assert_close(ours, label_loss(student, batch))
 
 
 def test_the_loss_is_the_weighted_sum_by_hand(teacher, batch):
-    student = shorter(teacher, 2)
+    student = with_fewer_layers(teacher, 2)
     q = (label_logits(student, batch) / 3).softmax(-1)
     p = (label_logits(teacher, batch) / 3).softmax(-1)
     soft = 9 * (p * (p / q).log()).sum() / len(TEXTS)
@@ -94,18 +92,8 @@ def test_the_loss_is_the_weighted_sum_by_hand(teacher, batch):
     torch.testing.assert_close(ours, 0.7 * soft + 0.3 * hard)
 
 
-def test_next_tokens_are_compared_within_the_texts_only(teacher, batch):
-    student = shorter(teacher, 2)
-    expected, places = 0.0, 0
-    for ids, last in zip(batch.input_ids, batch.last.tolist()):  # each text by itself, without padding
-        alone = ids[None, : last + 1]
-        expected += (last + 1) * softened(logits(student, alone), logits(teacher, alone), 2.0)
-        places += last + 1
-    torch.testing.assert_close(next_token_distillation_loss(student, batch, teacher), expected / places)
-
-
 def test_only_the_student_gets_a_gradient(teacher, batch):
-    student = shorter(teacher, 2)
+    student = with_fewer_layers(teacher, 2)
     teacher.requires_grad_(True)
     distillation_loss(student, batch, teacher).backward()
     assert all(p.grad is None for p in teacher.parameters())
@@ -113,7 +101,7 @@ def test_only_the_student_gets_a_gradient(teacher, batch):
 
 
 def test_a_student_comes_nearer_to_its_teacher(teacher, task, batch):
-    student, before = shorter(teacher, 2), bits(teacher)
+    student, before = with_fewer_layers(teacher, 2), bits(teacher)
     batches = task.training_batches(TEXTS, TARGETS, steps=30, batch_size=6)
     history = fit(
         student, batches, learning_rate=3e-3, loss=partial(distillation_loss, teacher=teacher, weight=1.0)
@@ -126,13 +114,13 @@ def test_a_student_comes_nearer_to_its_teacher(teacher, task, batch):
 
 
 def test_layers_are_chosen_evenly_from_first_to_last():
-    assert evenly_chosen(10, of=30) == [0, 3, 6, 10, 13, 16, 19, 23, 26, 29]  # i * 29 / 9, rounded
-    assert evenly_chosen(1, of=30) == [0]
-    assert evenly_chosen(29, of=30) == sorted(set(evenly_chosen(29, of=30)))
+    assert evenly_spaced(10, of=30) == [0, 3, 6, 10, 13, 16, 19, 23, 26, 29]  # i * 29 / 9, rounded
+    assert evenly_spaced(1, of=30) == [0]
+    assert evenly_spaced(29, of=30) == sorted(set(evenly_spaced(29, of=30)))
 
 
 def test_a_student_computes_with_the_chosen_layers(teacher, tiny_tokens):
-    student, by_hand = shorter(teacher, 3), copy.deepcopy(teacher)
+    student, by_hand = with_fewer_layers(teacher, 3), copy.deepcopy(teacher)
     by_hand.model.layers = torch.nn.ModuleList(teacher.model.layers[i] for i in (0, 3, 6))
     by_hand.config.num_hidden_layers = 3
     for number, layer in enumerate(by_hand.model.layers):
@@ -142,13 +130,13 @@ def test_a_student_computes_with_the_chosen_layers(teacher, tiny_tokens):
 
 
 def test_the_first_layers_can_be_kept_instead(teacher):
-    student = shorter(teacher, 2, choose=the_first)
+    student = with_fewer_layers(teacher, 2, choose=first_layers)
     for ours, theirs in zip(student.model.layers, teacher.model.layers):
         assert torch.equal(ours.mlp.up_proj.weight, theirs.mlp.up_proj.weight)
 
 
 def test_a_student_writes_with_its_key_value_cache(teacher, tiny_tokens):
-    student = shorter(teacher, 2)
+    student = with_fewer_layers(teacher, 2)
     settings = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
     with_cache, without = (student.generate(tiny_tokens, use_cache=c, **settings) for c in (True, False))
     assert torch.equal(with_cache, without)
@@ -157,7 +145,7 @@ def test_a_student_writes_with_its_key_value_cache(teacher, tiny_tokens):
 
 def test_the_teacher_stays_as_it_was(teacher, tiny_tokens):
     before, said = bits(teacher), logits(teacher, tiny_tokens)
-    student = shorter(teacher, 2)
+    student = with_fewer_layers(teacher, 2)
     with torch.no_grad():
         for p in student.parameters():
             p.zero_()
@@ -167,21 +155,21 @@ def test_the_teacher_stays_as_it_was(teacher, tiny_tokens):
 
 
 def test_what_is_left_of_the_layers_trains_and_the_vocabulary_does_not(teacher):
-    student = shorter(teacher, 2)
+    student = with_fewer_layers(teacher, 2)
     frozen = {name for name, p in student.named_parameters() if not p.requires_grad}
     assert frozen == {"model.embed_tokens.weight", "lm_head.weight"}
 
 
 def test_a_merged_adapter_is_plain_weights_in_the_student(teacher, tiny_tokens):
     merge_lora(filled(add_lora(teacher, r=2)))
-    student = shorter(teacher, 2)
+    student = with_fewer_layers(teacher, 2)
     assert not list(lora_layers(student)) and list(lora_layers(teacher))
     q = student.model.layers[1].self_attn.q_proj.weight
     assert torch.equal(q, teacher.model.layers[6].self_attn.q_proj.weight)
 
 
 def test_a_student_can_be_saved_and_loaded(teacher, tiny_tokens, tmp_path):
-    student = shorter(teacher, 2)
+    student = with_fewer_layers(teacher, 2)
     student.save_pretrained(tmp_path)
     again = type(student).from_pretrained(tmp_path, attn_implementation="eager").eval()
     assert torch.equal(logits(again, tiny_tokens), logits(student, tiny_tokens))
@@ -190,10 +178,10 @@ def test_a_student_can_be_saved_and_loaded(teacher, tiny_tokens, tmp_path):
 @pytest.mark.parametrize("layers", [0, 7, 8, -1])
 def test_a_number_of_layers_that_makes_no_student_is_refused(teacher, layers):
     with pytest.raises(DistillationError, match=f"{layers} layers of 7: a student needs at least 1"):
-        shorter(teacher, layers)
+        with_fewer_layers(teacher, layers)
 
 
 def test_an_unmerged_adapter_is_refused(teacher):
     add_lora(teacher, r=2)
     with pytest.raises(DistillationError, match=r"self_attn\.q_proj is a LoRALinear.*call merge_lora"):
-        shorter(teacher, 2)
+        with_fewer_layers(teacher, 2)

@@ -96,7 +96,7 @@ def test_label_tokens_are_those_of_the_whole_text(tokenizer, template):
 
 
 def test_words_stand_for_the_labels(tokenizer):
-    task = LabelTask(tokenizer, ["product_question", "praise"], words=["question", "feedback"])
+    task = LabelTask(tokenizer, ["product_question", "praise"], verbalizer=["question", "feedback"])
     assert tokenizer.convert_ids_to_tokens(task.label_ids.tolist()) == ["Ġquestion", "Ġfeedback"]
     assert task.labels == ["product_question", "praise"]
 
@@ -105,7 +105,7 @@ def test_letters_stand_in_where_first_tokens_clash(tokenizer):
     clash = ["xylophone", "yacht", "refund"]  # the first two begin with the same token, a bare space
     assert tokenizer.tokenize(" xylophone")[0] == tokenizer.tokenize(" yacht")[0]
     task = LabelTask(tokenizer, clash)
-    assert (task.labels, task.words) == (clash, ["A", "B", "C"])
+    assert (task.labels, task.verbalizer) == (clash, ["A", "B", "C"])
     assert tokenizer.convert_ids_to_tokens(task.label_ids.tolist()) == ["ĠA", "ĠB", "ĠC"]
 
 
@@ -132,7 +132,7 @@ def test_the_courses_labels_are_one_token_each_for_the_real_tokenizer():
 
     _, tokenizer = load_base()
     words = [corpora.WORDS.get(label, label) for label in corpora.INTENTS]
-    task = LabelTask(tokenizer, corpora.INTENTS, words=words)
+    task = LabelTask(tokenizer, corpora.INTENTS, verbalizer=words)
     assert [tokenizer.decode(token) for token in task.label_ids] == [f" {word}" for word in words]
 
 

@@ -2,6 +2,7 @@
 run the uninterrupted one."""
 
 import functools
+import inspect
 import json
 import multiprocessing
 import time
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from lessonlib import training
 from lessonlib.lora import LoRALinear, add_lora
-from lessonlib.training import fit, loop, trainable_parameters
+from lessonlib.training import Steps, checkpoint, fit, trainable_parameters
 from lessonlib.training.labels import Batch, label_loss
 
 
@@ -39,7 +40,7 @@ def adapted(layer=LoRALinear, seed=0):
 @pytest.fixture
 def eager(cache, monkeypatch):
     """The test's own cache, and a checkpoint after every step."""
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     return cache / "unfinished"
 
 
@@ -114,6 +115,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_does_harm(bad, step):
 def test_history_says_what_happened():
     history = training.History([1.0] * 5 + [0.5] * 10, seconds=12.3, trainable=1234)
     assert repr(history) == "15 steps in 12 s, 1,234 trainable parameters, mean loss of the last 10: 0.50"
+
+
+def test_fit_takes_what_a_step_is_made_of_and_says_so():
+    shown, steps = inspect.signature(fit).parameters, inspect.signature(Steps).parameters
+    assert list(shown) == [*steps, "resume"]
+    assert all(shown[name] == steps[name] for name in steps)
+    with pytest.raises(TypeError, match="'momentum'"):
+        fit(adapted(), batches(1), learning_rate=0.1, momentum=0.9)
 
 
 # --- resuming -----------------------------------------------------------------------------------------------
@@ -203,7 +212,7 @@ def test_another_base_model_under_the_same_adapter_is_not_taken_up(eager):
 
 
 def test_a_kill_while_the_checkpoint_is_written_is_survived(eager, monkeypatch):
-    whole, real, calls = fit(adapted(), batches(), learning_rate=1e-2), loop.save_file, iter(range(10))
+    whole, real, calls = fit(adapted(), batches(), learning_rate=1e-2), checkpoint.save_file, iter(range(10))
 
     def dies(tensors, path, **rest):
         real(tensors, path, **rest)
@@ -211,9 +220,9 @@ def test_a_kill_while_the_checkpoint_is_written_is_survived(eager, monkeypatch):
             path.write_bytes(path.read_bytes()[:100])
             raise Killed
 
-    monkeypatch.setattr(loop, "save_file", dies)
+    monkeypatch.setattr(checkpoint, "save_file", dies)
     interrupt(adapted(), step=11)
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 1e9)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 1e9)
     again = fit(adapted(), batches(), learning_rate=1e-2, resume="run")
     assert (again.resumed_at, again.losses) == (4, whole.losses)
     assert list(eager.iterdir()) == []
@@ -346,6 +355,13 @@ def test_nothing_is_kept_or_resumed_under_ci(eager, monkeypatch):
     assert sorted(eager.rglob("*")) == kept
 
 
+@pytest.mark.parametrize(("pace", "resumed"), [(0.0, 7), (1e9, 0)])
+def test_the_pace_of_checkpoints_is_the_one_that_stands_on_the_package(cache, monkeypatch, pace, resumed):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", pace)
+    interrupt(adapted())
+    assert fit(adapted(), batches(), learning_rate=1e-2, resume="run").resumed_at == resumed
+
+
 def test_nothing_is_kept_without_a_name(eager):
     fit(adapted(), batches(), learning_rate=1e-2)
     assert not eager.exists()
@@ -358,7 +374,7 @@ def slow_loss(model, batch):
 
 def train_in_a_process_that_is_killed():
     torch.set_num_threads(1)
-    loop.CHECKPOINT_SECONDS = 0.0
+    training.CHECKPOINT_SECONDS = 0.0
     fit(adapted(), batches(40), learning_rate=1e-2, loss=slow_loss, resume="run")
 
 
