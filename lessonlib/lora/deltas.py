@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from .layer import LoRAError, add_lora, beside_A_and_B, load_lora, lora_layers, remove_lora, save_lora
+from .files import load_lora, save_lora
+from .layer import LoRAError, add_lora, beside_A_and_B, lora_layers, remove_lora, required_layers
 
 
 class Update(NamedTuple):
@@ -49,10 +50,7 @@ def adapter_of(model: nn.Module) -> Adapter:
     Raises LoRAError for a model without LoRA, and for layers with parameters beside A and B (DoRA), which B A does
     not describe.
     """
-    adapter = {path: update_of(path, layer) for path, layer in lora_layers(model)}
-    if not adapter:
-        raise LoRAError("this model has no LoRA layers: call add_lora(model, ...) first")
-    return adapter
+    return {path: update_of(path, layer) for path, layer in required_layers(model)}
 
 
 def update_of(path: str, layer: nn.Module) -> Update:

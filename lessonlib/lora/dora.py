@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from .layer import CONFIG, PREFIX, WEIGHTS, LoRAError, LoRALinear, load_lora, lora_layers, save_lora
+from .files import CONFIG, PREFIX, WEIGHTS, load_lora, save_lora
+from .layer import LoRAError, LoRALinear, lora_layers
 
 MAGNITUDE = ".lora_magnitude_vector"
 
