@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
+
+from lessonlib.surgery import read_tensors, refuse_not_finite
 
 
 class Bottleneck(nn.Module):
@@ -153,7 +154,8 @@ def _add(model: nn.Module, m: int, module: Callable, ends: tuple[str, ...]) -> n
             f"{', '.join(ends)}; add yours to lessonlib.adapters.AFTER_ATTENTION or AFTER_FEED_FORWARD"
         )
     for path in paths:
-        _refuse_not_finite({f"{path}.weight": model.get_submodule(path).weight}, "load the base model anew")
+        weight = {f"{path}.weight": model.get_submodule(path).weight}
+        refuse_not_finite(weight, AdapterError, "load the base model anew")
     built = {path: _adapted(model.get_submodule(path), m, module) for path in paths}
     _freeze_base(model)
     for path, part in built.items():
@@ -282,7 +284,7 @@ def save_adapters(model: nn.Module, file: str | Path) -> Path:
     for path, adapter in adapters_of(model).items():
         for name, tensor in adapter.state_dict().items():
             tensors[f"{path}.{name}"] = tensor.detach().cpu().contiguous()
-    _refuse_not_finite(tensors, "train again with a smaller learning rate")
+    refuse_not_finite(tensors, AdapterError, "train again with a smaller learning rate")
     widths = {path: getattr(part, "m", None) for path, part in around(model)}  # None: a layer norm's
     about = {"base": _fingerprint(model), "m": json.dumps(widths)}
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -358,24 +360,13 @@ def _filled(path: str, part: Around, values: dict[str, torch.Tensor]) -> Around:
 
 
 def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    if not file.exists():
-        raise AdapterError(f"there is no file {file}: give the path that save_adapters returned")
-    try:
-        with safe_open(file, "pt") as opened:
-            about, tensors = (
-                opened.metadata() or {},
-                {name: opened.get_tensor(name) for name in opened.keys()},
-            )
-    except (SafetensorError, OSError) as cause:
-        raise AdapterError(f"{file} is damaged or no safetensors file ({cause}): save it again") from cause
+    tensors, about = read_tensors(
+        file,
+        AdapterError,
+        missing="there is no file {path}: give the path that save_adapters returned",
+        damaged="{path} is damaged or no safetensors file ({cause}): save it again",
+    )
     if not {"base", "m"} <= about.keys():
         raise AdapterError(f"{file} does not say which base it is for: it was not written by save_adapters")
-    _refuse_not_finite(tensors, "the training diverged, train again")
+    refuse_not_finite(tensors, AdapterError, "the training diverged, train again")
     return tensors, about
-
-
-def _refuse_not_finite(tensors: dict[str, torch.Tensor], cure: str) -> None:
-    for name, tensor in tensors.items():
-        known = tensor.is_floating_point() and not tensor.is_meta
-        if known and not torch.isfinite(tensor).all():
-            raise AdapterError(f"{name} holds NaN or infinity: {cure}")

@@ -5,12 +5,13 @@
 What serves, merges, routes and stacks adapters works on these. Files are PEFT's, read and written by `lora`.
 """
 
-import copy
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import nn
+
+from lessonlib.surgery import refuse_not_finite, shallow_copy
 
 from .files import load_lora, save_lora
 from .layer import LoRAError, add_lora, beside_A_and_B, lora_layers, remove_lora, required_layers
@@ -88,9 +89,8 @@ def refuse_misfit(path: str, update: Update, module: nn.Module | None) -> None:
             f"{path}: A {tuple(update.A.shape)} and B {tuple(update.B.shape)} do not fit a matrix {here}: the adapter "
             "is for another base"
         )
-    for name in ("A", "B"):
-        if not torch.isfinite(getattr(update, name)).all():
-            raise LoRAError(f"{path}.{name} holds NaN or infinity: the training diverged, train again")
+    pair = {f"{path}.A": update.A, f"{path}.B": update.B}
+    refuse_not_finite(pair, LoRAError, "the training diverged, train again")
 
 
 def read_adapter(directory: str | Path, model: nn.Module) -> Adapter:
@@ -109,11 +109,6 @@ def write_adapter(adapter: Adapter, directory: str | Path, model: nn.Module) -> 
 
 
 def shell(model: nn.Module) -> nn.Module:
-    """The same model anew, without LoRA and frozen, over the very same numbers: what is added to it does not show in
-    the first, and no weight is copied."""
-    # A deep copy that finds every tensor in its memo copies none of them.
-    memo = {id(t): t for t in model.buffers()}
-    for p in model.parameters():  # a parameter of a class of its own (4-bit) knows more than its numbers
-        memo[id(p)] = nn.Parameter(p.detach(), requires_grad=False) if type(p) is nn.Parameter else p
-    twin = copy.deepcopy(model, memo)
+    """A shallow copy of the model, without LoRA."""
+    twin = shallow_copy(model)
     return remove_lora(twin) if next(lora_layers(twin), None) else twin

@@ -1,13 +1,13 @@
 """A LoRA adapter in files of PEFT's own format: adapter_config.json and adapter_model.safetensors."""
 
-import json
 import math
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
+
+from lessonlib.surgery import CONFIG, WEIGHTS, read_object, read_tensors, refuse_not_finite
 
 from .layer import (
     LoRAError,
@@ -16,13 +16,11 @@ from .layer import (
     beside_A_and_B,
     lora_layers,
     refuse_base,
-    refuse_not_finite,
+    refuse_diverged,
     required_layers,
 )
 
 PREFIX = "base_model.model."
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 # What load_lora understands in PEFT's configuration; any other field that departs from its default is refused.
 UNDERSTOOD = {
     "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "target_modules", "exclude_modules",
@@ -44,7 +42,7 @@ def save_lora(model: nn.Module, directory: str | Path) -> Path:
 
     layers, directory = required_layers(model), Path(directory)
     for path, layer in layers:
-        refuse_not_finite(path, layer)
+        refuse_diverged(path, layer)
         _refuse_more_than_A_and_B(path, layer)
     ranks = {path: layer.A.shape[0] for path, layer in layers}
     alphas = {path: layer.scale * layer.A.shape[0] for path, layer in layers}
@@ -134,7 +132,7 @@ def load_lora(model: nn.Module, directory: str | Path, layer=LoRALinear) -> nn.M
         with torch.no_grad():
             adapted.A.copy_(A)
             adapted.B.copy_(B)
-        refuse_not_finite(path, adapted)
+        refuse_diverged(path, adapted)
         model.set_submodule(path, adapted)
     return model
 
@@ -143,14 +141,12 @@ def _read_config(directory: Path) -> dict:
     from peft import LoraConfig
 
     path = directory / CONFIG
-    if not path.exists():
-        raise LoRAError(f"{directory} has no {CONFIG}: give the directory that save_lora or PEFT wrote")
-    try:
-        config = dict(json.loads(path.read_text("utf8")))
-    except (ValueError, TypeError) as cause:
-        raise LoRAError(
-            f"{path} is not a JSON object ({cause}): it is damaged, save the adapter again"
-        ) from cause
+    config = read_object(
+        path,
+        LoRAError,
+        missing="{path.parent} has no {path.name}: give the directory that save_lora or PEFT wrote",
+        damaged="{path} is not a JSON object ({cause}): it is damaged, save the adapter again",
+    )
     if (kind := config.get("peft_type")) != "LORA":
         raise LoRAError(f"{path} describes {kind}, not LORA: use PEFT itself to load it")
     defaults = LoraConfig().to_dict()
@@ -164,14 +160,12 @@ def _read_config(directory: Path) -> dict:
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    if not path.exists():
-        raise LoRAError(
-            f"{path} does not exist: an adapter directory holds {WEIGHTS} (pickled .bin files are not read)"
-        )
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as cause:
-        raise LoRAError(f"{path} is damaged ({cause}): save the adapter again") from cause
+    tensors, _ = read_tensors(
+        path,
+        LoRAError,
+        missing="{path} does not exist: an adapter directory holds {path.name} (pickled .bin files are not read)",
+        damaged="{path} is damaged ({cause}): save the adapter again",
+    )
     if not tensors:
         raise LoRAError(f"{path} holds no tensors: save the adapter again")
     for name, tensor in tensors.items():
@@ -179,6 +173,5 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
             raise LoRAError(
                 f"{path} holds {name}, which a plain LoRA layer cannot express: use PEFT itself to load it"
             )
-        if not torch.isfinite(tensor.float()).all():
-            raise LoRAError(f"{path}: {name} holds NaN or infinity: the training diverged, train again")
+        refuse_not_finite({f"{path}: {name}": tensor}, LoRAError, "the training diverged, train again")
     return tensors

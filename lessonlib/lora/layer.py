@@ -13,6 +13,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from lessonlib.surgery import find_targets, refuse_not_finite
+
 
 class LoRALinear(nn.Module):
     """A frozen linear layer plus a trainable update of rank r.
@@ -90,18 +92,13 @@ def add_lora(
         raise LoRAError(f"r is {r!r}; the rank must be a whole number of at least 1")
     if isinstance(targets, str):
         raise LoRAError(f"targets is {targets!r}; expected a list of names, such as [{targets!r}]")
-    found, chosen = set(), []
-    for path, module in model.named_modules():
-        names = {path, path.rpartition(".")[2]} & set(targets)
-        if not names:
-            continue
-        found |= names
+    chosen, missing = find_targets(model, targets)
+    for path, module in chosen:
         refuse_base(path, module, r)
-        chosen.append((path, module))
-    if missing := set(targets) - found:
+    if missing:
         linear = {p.rpartition(".")[2] for p, m in model.named_modules() if isinstance(m, nn.Linear)}
         raise LoRAError(
-            f"no module is called {sorted(missing)[0]!r}; the linear ones are {', '.join(sorted(linear))}"
+            f"no module is called {missing[0]!r}; the linear ones are {', '.join(sorted(linear))}"
         )
     if not chosen:
         raise LoRAError("targets is empty: name at least one linear module, such as 'q_proj'")
@@ -123,10 +120,8 @@ def refuse_base(path: str, module: nn.Module, r: int) -> None:
         raise LoRAError(
             f"r = {r} is larger than {path} ({module.out_features} × {module.in_features}): at most {smaller}"
         )
-    if module.weight.is_floating_point() and not torch.isfinite(module.weight).all():
-        raise LoRAError(
-            f"{path}.weight holds NaN or infinity: the base model's file is damaged, load it anew"
-        )
+    cure = "the base model's file is damaged, load it anew"
+    refuse_not_finite({f"{path}.weight": module.weight}, LoRAError, cure)
 
 
 def remove_lora(model: nn.Module) -> nn.Module:
@@ -151,7 +146,7 @@ def merge_lora(model: nn.Module) -> nn.Module:
     if not todo:
         raise LoRAError("this model is merged already: call unmerge_lora(model) before merging again")
     for path, layer in todo:
-        refuse_not_finite(path, layer)
+        refuse_diverged(path, layer)
         _refuse_a_sum_with_codes(path, layer)
         if others := owners[layer.base.weight.data_ptr()] - {path}:
             raise LoRAError(
@@ -179,11 +174,10 @@ def required_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return layers
 
 
-def refuse_not_finite(path: str, layer: nn.Module) -> None:
+def refuse_diverged(path: str, layer: nn.Module) -> None:
     """Raise LoRAError where A or B of this layer holds NaN or infinity."""
-    for name in ("A", "B"):
-        if not torch.isfinite(getattr(layer, name)).all():
-            raise LoRAError(f"{path}.{name} holds NaN or infinity: train again with a smaller learning rate")
+    pair = {f"{path}.A": layer.A, f"{path}.B": layer.B}
+    refuse_not_finite(pair, LoRAError, "train again with a smaller learning rate")
 
 
 def _refuse_a_sum_with_codes(path: str, layer: nn.Module) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+
+from lessonlib.surgery import read_tensors
 
 from .masks import Masks, PruningError, refuse_strangers, size
 
@@ -58,17 +59,11 @@ def load_sparse(network: nn.Module, path: str | Path) -> Masks:
 
 
 def _read_sparse(path: Path) -> tuple[dict, dict]:
-    if not path.exists():
-        raise PruningError(f"{path} does not exist: give the path that save_sparse returned")
-    try:
-        with safe_open(path, "pt") as file:
-            shapes = (file.metadata() or {}).get("masked")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as cause:
-        raise PruningError(f"{path} is damaged ({cause}): save it again") from cause
-    if shapes is None:
+    missing = "{path} does not exist: give the path that save_sparse returned"
+    tensors, about = read_tensors(path, PruningError, missing)
+    if "masked" not in about:
         raise PruningError(f"{path} says nothing of masks: it is a dense file, load it with safetensors")
-    return tensors, json.loads(shapes)
+    return tensors, json.loads(about["masked"])
 
 
 def _unpacked(name: str, bits, values, shape, path) -> torch.Tensor:
