@@ -31,7 +31,8 @@ class DoRALinear(LoRALinear):
 
     x (..., d_in) -> (..., d_out)
 
-    The norm is a constant to the gradient, as section 4.3 of the paper has it: that saves memory.
+    The norm is a constant to the gradient, as section 4.3 of the paper has it: that saves memory. Raises LoRAError for
+    a base whose weight is packed in bits.
     """
 
     def __init__(self, base, r=8, alpha=16.0):
