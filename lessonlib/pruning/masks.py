@@ -24,13 +24,13 @@ class PruningError(ValueError):
 # --- the idea ----------------------------------------------------------------------------------------------------------
 
 
-def smallest_of_each_layer(scores, masks, share):
-    """Masks with `share[name]` of the weights that are left pruned, those of the lowest scores, layer by layer."""
+def layerwise_masks(scores, masks, amount):
+    """Masks with `amount[name]` of the weights that are left pruned, those of the lowest scores, layer by layer."""
     pruned = {}
     for name, mask in masks.items():
-        left = scores[name].masked_fill(~mask, torch.inf)  # no weight is pruned twice
-        k = round(share[name] * mask.sum().item())
-        lowest = left.flatten().topk(k, largest=False, sorted=False).indices
+        unpruned = scores[name].masked_fill(~mask, torch.inf)  # no weight is pruned twice
+        k = round(amount[name] * mask.sum().item())
+        lowest = unpruned.flatten().topk(k, largest=False, sorted=False).indices
         pruned[name] = mask.flatten().index_fill(0, lowest, False).view_as(mask)
     return pruned
 
@@ -45,6 +45,8 @@ def magnitudes(network, masks):
 
 def full_masks(network: nn.Module, kinds=(nn.Linear,)) -> Masks:
     """Masks that leave every weight of the linear layers (or of modules of other `kinds`); biases have none.
+
+    Raises PruningError for a network without any.
 
     >>> {name: mask.shape for name, mask in full_masks(nn.Sequential(nn.Linear(3, 2))).items()}
     {'0.weight': torch.Size([2, 3])}
@@ -64,10 +66,10 @@ def sparsity(masks: Masks) -> float:
     >>> sparsity({"W": torch.tensor([[True, False, False, False]])})
     0.75
     """
-    return 1 - left(masks) / sum(mask.numel() for mask in masks.values())
+    return 1 - remaining(masks) / sum(mask.numel() for mask in masks.values())
 
 
-def left(masks: Masks) -> int:
+def remaining(masks: Masks) -> int:
     """How many weights the masks leave."""
     return sum(int(mask.sum()) for mask in masks.values())
 
@@ -127,26 +129,26 @@ def size(tensor: torch.Tensor) -> str:
     return " × ".join(map(str, tensor.shape))
 
 
-# --- other scores, other shares --------------------------------------------------------------------------------------
+# --- other scores, other amounts -------------------------------------------------------------------------------------
 
 
-def smallest_of_all(scores, masks, share):
-    """As `smallest_of_each_layer`, but the lowest scores of the whole network go, wherever they are.
+def global_masks(scores, masks, amount):
+    """As `layerwise_masks`, but the lowest scores of the whole network go, wherever they are.
 
-    share: one number, or the shares of the layers, whose total is then taken.
+    amount: one number, or the amounts of the layers, whose total is then taken.
     """
     sizes = [mask.numel() for mask in masks.values()]
     every = torch.cat([scores[name].masked_fill(~mask, torch.inf).flatten() for name, mask in masks.items()])
-    if isinstance(share, Mapping):
-        k = sum(round(share[name] * int(mask.sum())) for name, mask in masks.items())
+    if isinstance(amount, Mapping):
+        k = sum(round(amount[name] * int(mask.sum())) for name, mask in masks.items())
     else:
-        k = round(share * left(masks))
+        k = round(amount * remaining(masks))
     stays = torch.cat([mask.flatten() for mask in masks.values()])
     stays[every.topk(k, largest=False, sorted=False).indices] = False
     return {name: part.view_as(masks[name]) for name, part in zip(masks, stays.split(sizes))}
 
 
-def gradient_times_weight(images) -> Callable:
+def snip_scores(images) -> Callable:
     """Scores by |gradient × weight|: how much the loss on the images would change, to first order, without the weight.
 
     (The measure of SNIP: Lee, Ajanthan and Torr, 2018, arXiv:1810.02340, equation 6.)
@@ -163,21 +165,21 @@ def gradient_times_weight(images) -> Callable:
     return score
 
 
-def layer_shares(masks: Masks, share: float) -> dict[str, float]:
-    """The same share for each layer, half as much for the last, which has few weights (Frankle and Carbin, section 2).
+def layer_amounts(masks: Masks, amount: float) -> dict[str, float]:
+    """The same amount for each layer, half as much for the last, which has few weights (Frankle and Carbin, section 2).
 
-    Raises PruningError for a share that is negative, or leaves nothing.
+    Raises PruningError for an amount that is negative, or leaves nothing.
     """
-    if not 0 <= share < 1:
+    if not 0 <= amount < 1:
         raise PruningError(
-            f"share = {share!r}: give a number from 0 (nothing goes) to below 1 (everything would)"
+            f"amount = {amount!r}: give a number from 0 (nothing goes) to below 1 (everything would)"
         )
     *_, last = masks
-    return {name: share / 2 if name == last else share for name in masks}
+    return {name: amount / 2 if name == last else amount for name in masks}
 
 
 def prune_to(scores, masks: Masks, kept: Mapping[str, int]) -> Masks:
-    """One cut: leave the `kept[name]` highest scores of each layer.
+    """One-shot pruning: leave the `kept[name]` highest scores of each layer.
 
     Raises PruningError for a layer that would keep none, or more than are left.
     """
@@ -187,8 +189,8 @@ def prune_to(scores, masks: Masks, kept: Mapping[str, int]) -> Masks:
                 f"{name} would keep {kept[name]} of {int(mask.sum())} weights: a layer keeps at least one, and no more "
                 "than it has"
             )
-    share = {name: 1 - kept[name] / int(mask.sum()) for name, mask in masks.items()}
-    return smallest_of_each_layer(scores, masks, share)
+    amount = {name: 1 - kept[name] / int(mask.sum()) for name, mask in masks.items()}
+    return layerwise_masks(scores, masks, amount)
 
 
 def shuffled(masks: Masks, seed: int = 0) -> Masks:

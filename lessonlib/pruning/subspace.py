@@ -113,7 +113,10 @@ def add_subspace(model: nn.Module, targets: Sequence[str], d: int, seed: int = 0
 
 
 def remove_subspace(model: nn.Module) -> nn.Module:
-    """Take the subspace out; the model is then what it was, bit for bit. All is frozen still."""
+    """Take the subspace out; the model is then what it was, bit for bit. All is frozen still.
+
+    Raises SubspaceError for a model without one.
+    """
     layers = list(subspace_layers(model))
     if not layers:
         raise SubspaceError("this model has no subspace: call add_subspace(model, ...) first")
