@@ -46,10 +46,8 @@ def save_lora(model: nn.Module, directory: str | Path) -> Path:
         _refuse_more_than_A_and_B(path, layer)
     ranks = {path: layer.A.shape[0] for path, layer in layers}
     alphas = {path: layer.scale * layer.A.shape[0] for path, layer in layers}
-    r, alpha = (
-        max(ranks.values(), key=list(ranks.values()).count),
-        max(alphas.values(), key=list(alphas.values()).count),
-    )
+    r = max(ranks.values(), key=list(ranks.values()).count)
+    alpha = max(alphas.values(), key=list(alphas.values()).count)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         inference_mode=True,
