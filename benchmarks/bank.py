@@ -16,7 +16,7 @@ from transformers import DynamicCache
 
 from lessonlib.evaluation import paired_times
 from lessonlib.experiments.tickets import ALL_LINEAR
-from lessonlib.lora.deltas import Update, put_adapter, shell
+from lessonlib.lora.deltas import Delta, bare_copy, put_deltas
 from lessonlib.models import load_base
 from lessonlib.serving.bank import LoRABank
 
@@ -40,7 +40,7 @@ def with_peft():
         model.add_adapter(str(i), config)
     layers = {p: m for p, m in model.base_model.model.named_modules() if hasattr(m, "lora_A")}
     held = [
-        {p: Update(m.lora_A[str(i)].weight, m.lora_B[str(i)].weight, 2.0) for p, m in layers.items()}
+        {p: Delta(m.lora_A[str(i)].weight, m.lora_B[str(i)].weight, 2.0) for p, m in layers.items()}
         for i in range(N)
     ]
     return model, held
@@ -105,8 +105,8 @@ def main(rounds: int = 15) -> int:
     torch.manual_seed(0)
     theirs, adapters = with_peft()
     plain = base()  # all of ours stand over the same numbers
-    bank, second = (LoRABank(shell(plain), adapters) for _ in range(2))
-    alone = [put_adapter(shell(plain), adapter) for adapter in adapters]
+    bank, second = (LoRABank(bare_copy(plain), adapters) for _ in range(2))
+    alone = [put_deltas(bare_copy(plain), adapter) for adapter in adapters]
     well = [measured(plain, bank, second, theirs, alone, batch, rounds) for batch in (8, 32)]
     return int(not all(well))
 

@@ -17,15 +17,15 @@ import bitsandbytes.functional as bnb
 import torch
 
 from lessonlib.evaluation import paired_times
-from lessonlib.quantization.formats import held_bytes
+from lessonlib.quantization.formats import nbytes
 from lessonlib.quantization.nf4 import (
     CODEBOOK,
     DoubleQuantized,
     dequantize,
     double_quantize,
     in_blocks,
+    normalize,
     quantize,
-    unit,
 )
 
 TARGET_RATIO = 1.5
@@ -45,7 +45,7 @@ def ours(W):
 def farthest_from_a_middle(W, packed, q) -> tuple[int, float]:
     """How many codes differ, and the largest distance of such a weight from the middle between two values."""
     differ = torch.stack([packed >> 4 != q.codes >> 4, packed & 15 != q.codes & 15], 1).flatten()
-    x = unit(in_blocks(W, 64))[0].flatten()[differ]
+    x = normalize(in_blocks(W, 64))[0].flatten()[differ]
     middles = (CODEBOOK[1:] + CODEBOOK[:-1]) / 2
     return len(x), (x[:, None] - middles).abs().amin(1).max().item() if len(x) else 0.0
 
@@ -57,11 +57,11 @@ def same_values(W) -> bool:
         packed.flatten(), state.absmax, W.shape, W.dtype, 64, state.state2.absmax, state.offset
     )
     equal = torch.equal(dequantize(read), bnb.dequantize_4bit(packed, state))
-    their_bytes = held_bytes((packed, state.absmax, state.state2.absmax, state.offset))
+    their_bytes = nbytes((packed, state.absmax, state.state2.absmax, state.offset))
     print(
         f"  {differ} of {W.numel():,} codes differ, at most {distance:.0e} from a middle; "
         f"their buffers read to {'the same values' if equal else 'OTHER VALUES'}; "
-        f"bits a weight {8 * held_bytes(q) / W.numel():.4f} (theirs {8 * their_bytes / W.numel():.4f})"
+        f"bits a weight {8 * nbytes(q) / W.numel():.4f} (theirs {8 * their_bytes / W.numel():.4f})"
     )
     return equal and distance < 1e-6
 

@@ -19,7 +19,7 @@ from torch.nn.utils import prune
 from lessonlib.corpora.digits import mnist1d
 from lessonlib.evaluation import paired_times
 from lessonlib.networks.mlp import digit_network
-from lessonlib.pruning import full_masks, hold, magnitudes, smallest_of_each_layer
+from lessonlib.pruning import full_masks, hold, layerwise_masks, magnitudes
 
 TARGET_RATIO = 1.0
 FAILS_OVER = 1.15 * TARGET_RATIO
@@ -56,7 +56,7 @@ class Trainer:
 def pair(network: nn.Module) -> tuple[Trainer, Trainer, dict]:
     """Our trainer and that of torch.nn.utils.prune, with the same start and masks at 90 %."""
     masks = full_masks(network)
-    masks = smallest_of_each_layer(magnitudes(network, masks), masks, dict.fromkeys(masks, 0.9))
+    masks = layerwise_masks(magnitudes(network, masks), masks, dict.fromkeys(masks, 0.9))
     theirs = copy.deepcopy(network)
     for path, layer in linear_layers(theirs).items():
         prune.custom_from_mask(layer, "weight", masks[f"{path}.weight"])
@@ -66,7 +66,7 @@ def pair(network: nn.Module) -> tuple[Trainer, Trainer, dict]:
 
 
 def one_round(network: nn.Module, masks: dict) -> dict:
-    return smallest_of_each_layer(magnitudes(network, masks), masks, dict.fromkeys(masks, 0.2))
+    return layerwise_masks(magnitudes(network, masks), masks, dict.fromkeys(masks, 0.2))
 
 
 def their_round(network: nn.Module) -> None:

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
+
+from lessonlib.surgery import read_tensors, refuse_not_finite
 
 
 class Bottleneck(nn.Module):
@@ -58,7 +59,7 @@ class AdapterError(ValueError):
     """Adapters cannot be added, swapped, saved or loaded; the message says why and what would do."""
 
 
-class Around(nn.Module):
+class AdapterLayer(nn.Module):
     """A frozen module of the base and, beside it, what belongs to a task: `adapter`, which can be swapped."""
 
     def __init__(self, base: nn.Module, adapter: nn.Module):
@@ -67,7 +68,7 @@ class Around(nn.Module):
         self.adapter = adapter
 
 
-class Adapted(Around):
+class Adapted(AdapterLayer):
     """The last projection of a sublayer with an adapter of width m behind it.
 
     x (..., d_in) -> (..., d)
@@ -81,7 +82,7 @@ class Adapted(Around):
         return self.adapter(self.base(x))
 
 
-class TrainedNorm(Around):
+class TrainedNorm(AdapterLayer):
     """A layer norm whose gain (and bias) trains as a float32 copy; the base's own stays as it is.
 
     x (..., d) -> (..., d)
@@ -106,7 +107,7 @@ AFTER_ATTENTION = ("self_attn.o_proj", "self_attn.out_proj", "attn.c_proj", "att
 AFTER_FEED_FORWARD = ("mlp.down_proj", "fc2", "mlp.c_proj", "output.dense")
 
 
-def places(model: nn.Module, ends: tuple[str, ...]) -> list[str]:
+def insertion_points(model: nn.Module, ends: tuple[str, ...]) -> list[str]:
     """Paths of the modules whose path ends in one of these, part by part; the longest known ending decides."""
     known = sorted(AFTER_ATTENTION + AFTER_FEED_FORWARD, key=len, reverse=True)
     found = []
@@ -147,13 +148,14 @@ def _add(model: nn.Module, m: int, module: Callable, ends: tuple[str, ...]) -> n
         raise AdapterError("this model has adapters already: call remove_adapters(model), or swap_adapters")
     if not isinstance(m, int) or isinstance(m, bool) or m < 1:
         raise AdapterError(f"m is {m!r}; the width of a bottleneck must be a whole number of at least 1")
-    if not (paths := places(model, ends)):
+    if not (paths := insertion_points(model, ends)):
         raise AdapterError(
             f"no place for adapters is known in a {type(model).__name__}: expected modules that end in "
             f"{', '.join(ends)}; add yours to lessonlib.adapters.AFTER_ATTENTION or AFTER_FEED_FORWARD"
         )
     for path in paths:
-        _refuse_not_finite({f"{path}.weight": model.get_submodule(path).weight}, "load the base model anew")
+        weight = {f"{path}.weight": model.get_submodule(path).weight}
+        refuse_not_finite(weight, AdapterError, "load the base model anew")
     built = {path: _adapted(model.get_submodule(path), m, module) for path in paths}
     _freeze_base(model)
     for path, part in built.items():
@@ -184,7 +186,7 @@ def train_layer_norms(model: nn.Module) -> nn.Module:
     """
     if any(isinstance(part, TrainedNorm) for part in model.modules()):
         raise AdapterError("the layer norms of this model train already: call remove_adapters(model) first")
-    tasks = {id(inner) for _, part in around(model) for inner in part.adapter.modules()}
+    tasks = {id(inner) for _, part in adapter_layers(model) for inner in part.adapter.modules()}
     norms = [(path, part) for path, part in model.named_modules() if _is_norm(part) and id(part) not in tasks]
     if not norms:
         raise AdapterError(f"a {type(model).__name__} has no layer norm with weights to train")
@@ -207,13 +209,13 @@ def remove_adapters(model: nn.Module) -> nn.Module:
     return model
 
 
-def around(model: nn.Module) -> Iterator[tuple[str, Around]]:
+def adapter_layers(model: nn.Module) -> Iterator[tuple[str, AdapterLayer]]:
     """(path, module) of everything in the model that carries something of a task."""
-    return ((path, part) for path, part in model.named_modules() if isinstance(part, Around))
+    return ((path, part) for path, part in model.named_modules() if isinstance(part, AdapterLayer))
 
 
-def _all_or_raise(model: nn.Module) -> list[tuple[str, Around]]:
-    if not (found := list(around(model))):
+def _all_or_raise(model: nn.Module) -> list[tuple[str, AdapterLayer]]:
+    if not (found := list(adapter_layers(model))):
         raise AdapterError("this model has no adapters: call add_adapters(model, m) first")
     return found
 
@@ -266,7 +268,7 @@ def base_digest(model: nn.Module) -> str:
 
 def base_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The parameters of the base, in the order of its modules, those of tasks left out."""
-    own = {id(p) for _, part in around(model) for p in part.adapter.parameters()}
+    own = {id(p) for _, part in adapter_layers(model) for p in part.adapter.parameters()}
     return [p for p in model.parameters() if id(p) not in own]
 
 
@@ -282,8 +284,8 @@ def save_adapters(model: nn.Module, file: str | Path) -> Path:
     for path, adapter in adapters_of(model).items():
         for name, tensor in adapter.state_dict().items():
             tensors[f"{path}.{name}"] = tensor.detach().cpu().contiguous()
-    _refuse_not_finite(tensors, "train again with a smaller learning rate")
-    widths = {path: getattr(part, "m", None) for path, part in around(model)}  # None: a layer norm's
+    refuse_not_finite(tensors, AdapterError, "train again with a smaller learning rate")
+    widths = {path: getattr(part, "m", None) for path, part in adapter_layers(model)}  # None: a layer norm's
     about = {"base": _fingerprint(model), "m": json.dumps(widths)}
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, file, metadata={"format": "pt"} | about)
@@ -313,7 +315,7 @@ def load_adapters(model: nn.Module, file: str | Path, module: Callable = Bottlen
 
     Raises as `read_adapters` does, and for a model that has adapters already; the model is then unchanged.
     """
-    if next(around(model), None):
+    if next(adapter_layers(model), None):
         raise AdapterError("this model has adapters already: call remove_adapters(model), or swap_adapters")
     parts = _parts(model, file, module)
     _freeze_base(model)
@@ -322,10 +324,10 @@ def load_adapters(model: nn.Module, file: str | Path, module: Callable = Bottlen
     return model
 
 
-def _parts(model: nn.Module, file: str | Path, module: Callable) -> dict[str, Around]:
+def _parts(model: nn.Module, file: str | Path, module: Callable) -> dict[str, AdapterLayer]:
     """What stands at each path of the file, filled with its values."""
     tensors, about = _read(Path(file))
-    bases = dict(model.named_modules()) | {path: part.base for path, part in around(model)}
+    bases = dict(model.named_modules()) | {path: part.base for path, part in adapter_layers(model)}
     parts = {}
     for path, m in json.loads(about["m"]).items():
         values = {n.removeprefix(f"{path}."): t for n, t in tensors.items() if n.startswith(f"{path}.")}
@@ -342,7 +344,7 @@ def _parts(model: nn.Module, file: str | Path, module: Callable) -> dict[str, Ar
     return parts
 
 
-def _filled(path: str, part: Around, values: dict[str, torch.Tensor]) -> Around:
+def _filled(path: str, part: AdapterLayer, values: dict[str, torch.Tensor]) -> AdapterLayer:
     own = part.adapter.state_dict()
     if own.keys() != values.keys():
         names = f"{', '.join(sorted(values))}; this module has {', '.join(sorted(own))}"
@@ -358,24 +360,13 @@ def _filled(path: str, part: Around, values: dict[str, torch.Tensor]) -> Around:
 
 
 def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    if not file.exists():
-        raise AdapterError(f"there is no file {file}: give the path that save_adapters returned")
-    try:
-        with safe_open(file, "pt") as opened:
-            about, tensors = (
-                opened.metadata() or {},
-                {name: opened.get_tensor(name) for name in opened.keys()},
-            )
-    except (SafetensorError, OSError) as cause:
-        raise AdapterError(f"{file} is damaged or no safetensors file ({cause}): save it again") from cause
+    tensors, about = read_tensors(
+        file,
+        AdapterError,
+        missing="there is no file {path}: give the path that save_adapters returned",
+        damaged="{path} is damaged or no safetensors file ({cause}): save it again",
+    )
     if not {"base", "m"} <= about.keys():
         raise AdapterError(f"{file} does not say which base it is for: it was not written by save_adapters")
-    _refuse_not_finite(tensors, "the training diverged, train again")
+    refuse_not_finite(tensors, AdapterError, "the training diverged, train again")
     return tensors, about
-
-
-def _refuse_not_finite(tensors: dict[str, torch.Tensor], cure: str) -> None:
-    for name, tensor in tensors.items():
-        known = tensor.is_floating_point() and not tensor.is_meta
-        if known and not torch.isfinite(tensor).all():
-            raise AdapterError(f"{name} holds NaN or infinity: {cure}")

@@ -19,10 +19,10 @@ from lessonlib.adapters import (
     Bottleneck,
     NearIdentity,
     TrainedNorm,
+    adapter_layers,
     adapters_of,
     add_adapters,
     add_adapters_after_feed_forward,
-    around,
     base_digest,
     load_adapters,
     read_adapters,
@@ -145,7 +145,7 @@ def test_the_base_and_adapters_keep_their_dtypes(tiny, tiny_tokens):
 
 
 def test_pfeiffers_placement_has_half_the_modules(tiny):
-    paths = [path for path, _ in around(add_adapters_after_feed_forward(tiny, m=4))]
+    paths = [path for path, _ in adapter_layers(add_adapters_after_feed_forward(tiny, m=4))]
     assert paths == ["model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj"]
 
 
@@ -162,7 +162,7 @@ def test_other_families_have_two_places_a_layer(model, hidden):
     model, tokens = model().eval(), torch.randint(0, 64, (2, 5))
     before = model(tokens)[0]
     add_adapters(model, m=3)
-    assert len(list(around(model))) == 4
+    assert len(list(adapter_layers(model))) == 4
     assert torch.equal(model(tokens)[0], before)
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 4 * (2 * hidden * 3 + 3 + hidden)
 
@@ -229,7 +229,7 @@ def test_swapped_adapters_change_the_answers_and_swapped_back_bring_them_back(tw
 def test_a_swap_copies_nothing(two_tasks):
     model, other = two_tasks
     swap_adapters(model, other)
-    assert all(part.adapter is other[path] for path, part in around(model))
+    assert all(part.adapter is other[path] for path, part in adapter_layers(model))
 
 
 def test_adapters_of_other_places_are_not_swapped_in(tiny, make_tiny):
@@ -359,7 +359,7 @@ def test_a_damaged_base_is_refused(tiny, value):
     tiny.model.layers[1].mlp.down_proj.weight.data[3, 5] = value
     with pytest.raises(AdapterError, match=r"model.layers.1.mlp.down_proj.weight holds NaN"):
         add_adapters(tiny, m=4)
-    assert not list(around(tiny))
+    assert not list(adapter_layers(tiny))
 
 
 def test_nothing_to_remove_save_or_swap_is_said(tiny, tmp_path):

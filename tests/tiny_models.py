@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lessonlib.lora import add_lora, lora_layers
-from lessonlib.lora.deltas import adapter_of
+from lessonlib.lora.deltas import deltas_of
 from lessonlib.training import fit
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -49,7 +49,7 @@ def logits(model, tokens):
 def random_adapter(model, seed, r=4, alpha=8.0, targets=ALL):
     """An adapter in memory that moves the logits well beyond rounding."""
     generator = torch.Generator().manual_seed(seed)
-    adapter = adapter_of(add_lora(model, targets, r, alpha))
+    adapter = deltas_of(add_lora(model, targets, r, alpha))
     return {
         path: u._replace(B=0.05 * torch.randn(u.B.shape, generator=generator)) for path, u in adapter.items()
     }

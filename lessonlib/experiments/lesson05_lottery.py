@@ -16,7 +16,7 @@ from lessonlib.evaluation import Accuracy
 from lessonlib.networks.mlp import digit_network, learn, score
 from lessonlib.pruning import (
     Masks,
-    gradient_times_weight,
+    global_masks,
     holding,
     iterative_magnitude_pruning,
     lottery_round,
@@ -24,8 +24,8 @@ from lessonlib.pruning import (
     prune_to,
     rewind,
     shuffled,
-    smallest_of_all,
     snapshot,
+    snip_scores,
 )
 from lessonlib.runs import Run, load_runs
 
@@ -151,14 +151,14 @@ def rewound(data: str, seed: int, learning_rate: float, rounds: int, share: floa
 @experiment(right_answers=_test_classes)
 def by_gradient(data: str, seed: int, learning_rate: float, rounds: int, share: float) -> dict:
     """Tickets whose weights are chosen by |gradient × weight| on the training images, not by their size."""
-    score = gradient_times_weight(digits.SETS[data]("train"))
+    score = snip_scores(digits.SETS[data]("train"))
     return _rounds(data, seed, learning_rate, rounds, share, score=score)
 
 
 @experiment(right_answers=_test_classes)
 def across_layers(data: str, seed: int, learning_rate: float, rounds: int, share: float) -> dict:
     """Tickets from the smallest weights of the whole network, whatever layer they are in."""
-    return _rounds(data, seed, learning_rate, rounds, share, prune=smallest_of_all)
+    return _rounds(data, seed, learning_rate, rounds, share, prune=global_masks)
 
 
 def _rounds(data, seed, learning_rate, rounds, share, network=None, **changes) -> dict:

@@ -15,11 +15,7 @@ from lessonlib.corpora.digits import Images, digits
 from lessonlib.lora import LoRALinear, add_lora
 from lessonlib.lora.adalora import adalora_loss, adalora_optimizer, add_adalora, ranks
 from lessonlib.lora.dora import DoRALinear
-from lessonlib.lora.lora_dropout import DropoutLoRALinear
-from lessonlib.lora.lora_fa import LoRAFALinear
-from lessonlib.lora.lora_plus import lora_plus
-from lessonlib.lora.tied_lora import tie_lora
-from lessonlib.lora.variants import RsLoRALinear
+from lessonlib.lora.variants import DropoutLoRALinear, LoRAFALinear, RsLoRALinear, lora_plus, tie_lora
 from lessonlib.models import load_base
 from lessonlib.networks.mlp import score
 from lessonlib.networks.vision_transformer import VisionTransformer, image_batches, image_loss, turned

@@ -16,8 +16,8 @@ from torch import nn
 from lessonlib import corpora
 from lessonlib.evaluation import Accuracy, label_logits_of_texts
 from lessonlib.lora import add_lora
-from lessonlib.lora.deltas import Adapter, adapter_of, put_adapter, shell
-from lessonlib.lora.merging import add_factors, merge_updates, svd_merge, ties
+from lessonlib.lora.deltas import Deltas, bare_copy, deltas_of, put_deltas
+from lessonlib.lora.merging import add_factors, merge_deltas, svd_merge, ties
 from lessonlib.lora.stacking import forgetting, stack_lora
 from lessonlib.models import load_base
 from lessonlib.runs import Run, best_on_validation, load_runs
@@ -139,9 +139,9 @@ def one_adapter(tasks: list[str], seed: int, **training) -> dict:
 # --- experts: alone, merged, routed ----------------------------------------------------------------------------------
 
 MERGES = {
-    "average": merge_updates,
-    "sum": lambda experts: merge_updates(experts, [1, 1, 1]),
-    "intent weighs double": lambda experts: merge_updates(experts, [0.5, 0.25, 0.25]),
+    "average": merge_deltas,
+    "sum": lambda experts: merge_deltas(experts, [1, 1, 1]),
+    "intent weighs double": lambda experts: merge_deltas(experts, [0.5, 0.25, 0.25]),
     "SVD of the sum": lambda experts: svd_merge(experts, [1, 1, 1]),
     "TIES": lambda experts: ties(experts, density=0.2),
     "factors added": add_factors,
@@ -156,7 +156,7 @@ def experts(seed: int, **training) -> dict:
     trio = {}
     for task in TASKS:
         model, tokenizer, _ = trained([task], seed, **training)
-        trio[task] = adapter_of(model)
+        trio[task] = deltas_of(model)
     base = load_base()[0]
     said = {f"expert on {task}": _with(base, adapter, tokenizer) for task, adapter in trio.items()}
     merged = {name: merge(list(trio.values())) for name, merge in MERGES.items()}
@@ -167,8 +167,8 @@ def experts(seed: int, **training) -> dict:
     return {"score": scored(said["router, new words"]), "said": said, "ranks": ranks, "routing": routing}
 
 
-def _with(base: nn.Module, adapter: Adapter, tokenizer) -> dict[str, list[int]]:
-    return all_answers(put_adapter(shell(base), adapter), tokenizer)
+def _with(base: nn.Module, adapter: Deltas, tokenizer) -> dict[str, list[int]]:
+    return all_answers(put_deltas(bare_copy(base), adapter), tokenizer)
 
 
 def request(task: str, wording: int, text: str) -> str:
@@ -221,7 +221,7 @@ def _of_the_picked(picks: Sequence[int], said: dict) -> dict[str, list[int]]:
 @torch.no_grad()
 def _softly(base, tokenizer, trio, weights: torch.Tensor) -> dict[str, list[int]]:
     """All experts at once, each with the gate's weight for this request."""
-    bank = LoRABank(shell(base), list(trio.values()))
+    bank = LoRABank(bare_copy(base), list(trio.values()))
     texts, found = corpora.tickets("test")["text"][:TESTED], {}
     for n, task in enumerate(TASKS):
         batches, order = ticket_task(tokenizer, task).evaluation_batches(texts, [0] * TESTED)

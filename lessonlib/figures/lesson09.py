@@ -8,7 +8,7 @@ from scipy import stats
 
 from lessonlib.costs import Memory
 from lessonlib.quantization.formats import Absmax, Measured, measure
-from lessonlib.quantization.nf4 import in_blocks, normal_float, unit
+from lessonlib.quantization.nf4 import in_blocks, normal_float, normalize
 
 from .style import BLUE, GREY, INK, LOOKS, SKY, VERMILION, YELLOW, Picture, apart, listed
 
@@ -86,7 +86,7 @@ def bits_slider(W: torch.Tensor, bits: Sequence[int] = (2, 3, 4, 5, 6)):
     errors = {
         name: {b: measure(W, Absmax(name, book(b))).error for b in bits} for name, book in books.items()
     }
-    blocks = unit(in_blocks(W, 64))[0]
+    blocks = normalize(in_blocks(W, 64))[0]
     return slider(
         "bits",
         bits,

@@ -15,7 +15,7 @@ import torch
 from matplotlib.patches import Rectangle
 from torch import nn
 
-from lessonlib.adapters import Around
+from lessonlib.adapters import AdapterLayer
 from lessonlib.display import Bar
 from lessonlib.evaluation import tensor_bytes, training_bytes
 from lessonlib.lora import LowRank
@@ -70,7 +70,7 @@ def _parts(model: nn.Module) -> Iterator[tuple[tuple[int | None, str], Callable]
 
 
 def _layer_parts(layer: nn.Module) -> Iterator[tuple[str, Callable]]:
-    adapters = [part.adapter for part in layer.modules() if isinstance(part, Around)]
+    adapters = [part.adapter for part in layer.modules() if isinstance(part, AdapterLayer)]
     for number, adapter in enumerate(adapters, 1):
         yield f"adapter {number}", _change([p.detach() for p in adapter.parameters()])
     inside = {id(module) for adapter in adapters for module in adapter.modules()}

@@ -5,17 +5,19 @@
 What serves, merges, routes and stacks adapters works on these. Files are PEFT's, read and written by `lora`.
 """
 
-import copy
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from .layer import LoRAError, add_lora, beside_A_and_B, load_lora, lora_layers, remove_lora, save_lora
+from lessonlib.surgery import refuse_not_finite, shallow_copy
+
+from .files import load_lora, save_lora
+from .layer import LoRAError, add_lora, beside_A_and_B, lora_layers, remove_lora, required_layers
 
 
-class Update(NamedTuple):
+class Delta(NamedTuple):
     """What an adapter does to one module: A (r, d_in), B (d_out, r), scale."""
 
     A: torch.Tensor
@@ -31,38 +33,35 @@ class Update(NamedTuple):
         """Shape of the matrix that it changes, (d_out, d_in)."""
         return self.B.shape[0], self.A.shape[1]
 
-    def delta(self) -> torch.Tensor:
+    def dense(self) -> torch.Tensor:
         """scale · B A, written out, (d_out, d_in).
 
-        >>> Update(torch.ones(1, 3), torch.ones(2, 1), scale=4.0).delta().tolist()
+        >>> Delta(torch.ones(1, 3), torch.ones(2, 1), scale=4.0).dense().tolist()
         [[4.0, 4.0, 4.0], [4.0, 4.0, 4.0]]
         """
         return self.scale * self.B @ self.A
 
 
-Adapter = dict[str, Update]  # by the module's path in the base model
+Deltas = dict[str, Delta]  # by the module's path in the base model
 
 
-def adapter_of(model: nn.Module) -> Adapter:
+def deltas_of(model: nn.Module) -> Deltas:
     """A copy of the LoRA layers' numbers, merged or not; the model stays as it is.
 
     Raises LoRAError for a model without LoRA, and for layers with parameters beside A and B (DoRA), which B A does
     not describe.
     """
-    adapter = {path: update_of(path, layer) for path, layer in lora_layers(model)}
-    if not adapter:
-        raise LoRAError("this model has no LoRA layers: call add_lora(model, ...) first")
-    return adapter
+    return {path: delta_of(path, layer) for path, layer in required_layers(model)}
 
 
-def update_of(path: str, layer: nn.Module) -> Update:
-    """A copy of one LoRA layer's numbers; raises as `adapter_of` does."""
+def delta_of(path: str, layer: nn.Module) -> Delta:
+    """A copy of one LoRA layer's numbers; raises as `deltas_of` does."""
     if more := beside_A_and_B(layer):
         raise LoRAError(f"{path} is a {type(layer).__name__} with {more[0]} beside A and B: plain LoRA only")
-    return Update(layer.A.detach().clone(), layer.B.detach().clone(), float(layer.scale))
+    return Delta(layer.A.detach().clone(), layer.B.detach().clone(), float(layer.scale))
 
 
-def put_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
+def put_deltas(model: nn.Module, adapter: Deltas) -> nn.Module:
     """Add the adapter to a model without LoRA, as LoRALinear layers that can train. Returns the same model.
 
     Raises LoRAError, and leaves the model as it was, where the adapter does not fit it or is not finite.
@@ -80,7 +79,7 @@ def put_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
     return model
 
 
-def refuse_misfit(path: str, update: Update, module: nn.Module | None) -> None:
+def refuse_misfit(path: str, update: Delta, module: nn.Module | None) -> None:
     """Raise LoRAError where there is no such module, the shapes differ, or the numbers are not finite."""
     if module is None:
         raise LoRAError(f"the adapter changes {path}, which this model does not have: it is for another base")
@@ -90,32 +89,26 @@ def refuse_misfit(path: str, update: Update, module: nn.Module | None) -> None:
             f"{path}: A {tuple(update.A.shape)} and B {tuple(update.B.shape)} do not fit a matrix {here}: the adapter "
             "is for another base"
         )
-    for name in ("A", "B"):
-        if not torch.isfinite(getattr(update, name)).all():
-            raise LoRAError(f"{path}.{name} holds NaN or infinity: the training diverged, train again")
+    pair = {f"{path}.A": update.A, f"{path}.B": update.B}
+    refuse_not_finite(pair, LoRAError, "the training diverged, train again")
 
 
-def read_adapter(directory: str | Path, model: nn.Module) -> Adapter:
+def read_deltas(directory: str | Path, model: nn.Module) -> Deltas:
     """The adapter of a directory that `save_lora` or PEFT wrote, checked against this base, which stays as it is.
 
     Raises LoRAError as `load_lora` does.
 
-    >>> read_adapter("adapters/billing", model)  # doctest: +SKIP
+    >>> read_deltas("adapters/billing", model)  # doctest: +SKIP
     """
-    return adapter_of(load_lora(shell(model), directory))
+    return deltas_of(load_lora(bare_copy(model), directory))
 
 
-def write_adapter(adapter: Adapter, directory: str | Path, model: nn.Module) -> Path:
+def write_deltas(adapter: Deltas, directory: str | Path, model: nn.Module) -> Path:
     """Write the adapter as PEFT does, for this base, which stays as it is. Returns the directory."""
-    return save_lora(put_adapter(shell(model), adapter), directory)
+    return save_lora(put_deltas(bare_copy(model), adapter), directory)
 
 
-def shell(model: nn.Module) -> nn.Module:
-    """The same model anew, without LoRA and frozen, over the very same numbers: what is added to it does not show in
-    the first, and no weight is copied."""
-    # A deep copy that finds every tensor in its memo copies none of them.
-    memo = {id(t): t for t in model.buffers()}
-    for p in model.parameters():  # a parameter of a class of its own (4-bit) knows more than its numbers
-        memo[id(p)] = nn.Parameter(p.detach(), requires_grad=False) if type(p) is nn.Parameter else p
-    twin = copy.deepcopy(model, memo)
+def bare_copy(model: nn.Module) -> nn.Module:
+    """A shallow copy of the model, without LoRA."""
+    twin = shallow_copy(model)
     return remove_lora(twin) if next(lora_layers(twin), None) else twin

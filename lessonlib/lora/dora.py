@@ -13,14 +13,17 @@ import tempfile
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from .layer import CONFIG, PREFIX, WEIGHTS, LoRAError, LoRALinear, load_lora, lora_layers, save_lora
+from lessonlib.surgery import CONFIG, WEIGHTS, read_object, read_tensors, shallow_copy
+
+from .files import PREFIX, load_lora, save_lora
+from .layer import LoRAError, LoRALinear, lora_layers
 
 MAGNITUDE = ".lora_magnitude_vector"
+UNREADABLE = "{path} cannot be read ({cause}): give what save_dora or PEFT wrote"
 
 
 class DoRALinear(LoRALinear):
@@ -28,7 +31,8 @@ class DoRALinear(LoRALinear):
 
     x (..., d_in) -> (..., d_out)
 
-    The norm is a constant to the gradient, as section 4.3 of the paper has it: that saves memory.
+    The norm is a constant to the gradient, as section 4.3 of the paper has it: that saves memory. Raises LoRAError for
+    a base whose weight is packed in bits.
     """
 
     def __init__(self, base, r=8, alpha=16.0):
@@ -84,16 +88,14 @@ def save_dora(model: nn.Module, directory: str | Path) -> Path:
 
 
 def _without_m(model: nn.Module, layers: dict[str, DoRALinear]) -> nn.Module:
-    """A shell of the model with the same tensors and plain LoRA layers, for `save_lora`; the model stays as it is."""
-    # A deep copy that finds every tensor in its memo copies none of them.
-    memo = {id(t): t for t in [*model.parameters(), *model.buffers()]}
-    shell = copy.deepcopy(model, memo)
+    """The model over the same tensors with plain LoRA layers, for `save_lora`; the model itself stays as it is."""
+    twin = shallow_copy(model)
     for path, layer in layers.items():
         plain = LoRALinear.__new__(LoRALinear)
         nn.Module.__init__(plain)
         plain.base, plain.A, plain.B, plain.scale = layer.base, layer.A, layer.B, layer.scale
-        shell.set_submodule(path, plain)
-    return shell
+        twin.set_submodule(path, plain)
+    return twin
 
 
 def load_dora(model: nn.Module, directory: str | Path) -> nn.Module:
@@ -105,7 +107,7 @@ def load_dora(model: nn.Module, directory: str | Path) -> nn.Module:
     config = _config(directory)
     if config.get("use_dora") is not True:
         raise LoRAError(f"{directory / CONFIG} does not set use_dora: load it with load_lora")
-    tensors = _tensors(directory / WEIGHTS)
+    tensors = read_tensors(directory / WEIGHTS, LoRAError, UNREADABLE, UNREADABLE)[0]
     m = {
         name.removesuffix(MAGNITUDE): tensors.pop(name) for name in list(tensors) if name.endswith(MAGNITUDE)
     }
@@ -125,19 +127,7 @@ def load_dora(model: nn.Module, directory: str | Path) -> nn.Module:
 
 
 def _config(directory: Path) -> dict:
-    try:
-        return dict(json.loads((directory / CONFIG).read_text("utf8")))
-    except (OSError, ValueError, TypeError) as cause:
-        raise LoRAError(
-            f"{directory / CONFIG} cannot be read ({cause}): give what save_dora or PEFT wrote"
-        ) from cause
-
-
-def _tensors(file: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as cause:
-        raise LoRAError(f"{file} cannot be read ({cause}): give what save_dora or PEFT wrote") from cause
+    return read_object(directory / CONFIG, LoRAError, UNREADABLE, UNREADABLE)
 
 
 def _write_config(directory: Path, config: dict) -> None:

@@ -7,7 +7,7 @@ weights': the As stacked, the Bs side by side. Back at a small rank, the singula
 one. To add the factors instead, as PEFT's "linear" does, is another thing: its product also holds every B_i A_j of two
 different adapters.
 
-Adapters are `updates.Adapter`s. Where one does not change a module, its update there counts as absent, as in PEFT.
+An adapter is given as its `Deltas`. Where one does not change a module, its update there counts as absent, as in PEFT.
 Sources: PEFT's documentation of `add_weighted_adapter`; TIES: Yadav et al., 2023, arXiv:2306.01708.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from .deltas import Adapter, Update
+from .deltas import Delta, Deltas
 
 
 class MergeError(ValueError):
@@ -26,27 +26,27 @@ class MergeError(ValueError):
 # --- sums of updates, exact ------------------------------------------------------------------------------------------
 
 
-def merge_updates(adapters: Sequence[Adapter], weights: Sequence[float] | None = None) -> Adapter:
+def merge_deltas(adapters: Sequence[Deltas], weights: Sequence[float] | None = None) -> Deltas:
     """The weighted sum of the updates, exact; its rank is the sum of the ranks. PEFT's "cat".
 
     weights: one an adapter, any sign (None: the average, 1/n each).
 
-    >>> one = Update(torch.ones(1, 2), torch.ones(2, 1))
-    >>> merge_updates([{"q": one}, {"q": one}], weights=[3, -1])["q"].delta().tolist()
+    >>> one = Delta(torch.ones(1, 2), torch.ones(2, 1))
+    >>> merge_deltas([{"q": one}, {"q": one}], weights=[3, -1])["q"].dense().tolist()
     [[2.0, 2.0], [2.0, 2.0]]
     """
     return _each_module(adapters, weights, _side_by_side)
 
 
-def _side_by_side(updates: list[Update], weights: list[float]) -> Update:
+def _side_by_side(updates: list[Delta], weights: list[float]) -> Delta:
     A = torch.cat([u.A for u in updates])  # (Σ r, d_in)
     B = torch.cat([w * u.scale * u.B for w, u in zip(weights, updates, strict=True)], dim=1)  # (d_out, Σ r)
-    return Update(A, B)
+    return Delta(A, B)
 
 
 def svd_merge(
-    adapters: Sequence[Adapter], weights: Sequence[float] | None = None, r: int | None = None
-) -> Adapter:
+    adapters: Sequence[Deltas], weights: Sequence[float] | None = None, r: int | None = None
+) -> Deltas:
     """The update of rank r that is nearest to the weighted sum (in the sum of squares). PEFT's "svd".
 
     r: None takes the largest rank of the adapters. Nearest by Eckart and Young (1936). ΔW is never written out: its
@@ -59,27 +59,29 @@ def svd_merge(
     )
 
 
-def _nearest_factored(update: Update, r: int) -> Update:
+def _nearest_factored(update: Delta, r: int) -> Delta:
     Q, R = torch.linalg.qr(update.scale * update.B)  # (d_out, k), (k, Σ r)
     P, S = torch.linalg.qr(update.A.mT)  # (d_in, k'), (k', Σ r)
     small = nearest(R @ S.mT, r)
-    return Update(small.A @ P.mT, Q @ small.B)
+    return Delta(small.A @ P.mT, Q @ small.B)
 
 
-def _rank(r: int | None, updates: list[Update]) -> int:
+def _rank(r: int | None, updates: list[Delta]) -> int:
     return max(u.r for u in updates) if r is None else r
 
 
-def nearest(delta: torch.Tensor, r: int) -> Update:
+def nearest(delta: torch.Tensor, r: int) -> Delta:
     """The update of rank r that is nearest to a matrix (d_out, d_in): its r largest singular directions.
 
-    >>> nearest(torch.diag(torch.tensor([5.0, 2.0, 1.0])), r=2).delta().diagonal().tolist()
+    Raises MergeError for an r below 1.
+
+    >>> nearest(torch.diag(torch.tensor([5.0, 2.0, 1.0])), r=2).dense().diagonal().tolist()
     [5.0, 2.0, 0.0]
     """
     if not isinstance(r, int) or r < 1:
         raise MergeError(f"r is {r!r}; the rank must be a whole number of at least 1")
     U, s, Vh = torch.linalg.svd(delta, full_matrices=False)
-    return Update(Vh[:r], U[:, :r] * s[:r])
+    return Delta(Vh[:r], U[:, :r] * s[:r])
 
 
 # --- TIES ------------------------------------------------------------------------------------------------------------
@@ -103,7 +105,10 @@ def trim_elect_merge(updates: torch.Tensor, density: float, weights: torch.Tenso
 
 
 def trim(update: torch.Tensor, density: float) -> torch.Tensor:
-    """The tensor with all but the share `density` of its entries, the largest in magnitude, set to zero."""
+    """The tensor (...,) with all but the share `density` of its entries, the largest in magnitude, set to zero.
+
+    Raises MergeError for a density that is not above 0 and at most 1.
+    """
     if not 0 < density <= 1:
         raise MergeError(
             f"density is {density}; expected a share above 0 and at most 1 (the paper keeps 0.2)"
@@ -114,11 +119,11 @@ def trim(update: torch.Tensor, density: float) -> torch.Tensor:
 
 
 def ties(
-    adapters: Sequence[Adapter],
+    adapters: Sequence[Deltas],
     density: float,
     weights: Sequence[float] | None = None,
     r: int | None = None,
-) -> Adapter:
+) -> Deltas:
     """TIES of the updates B A, brought back to rank r. PEFT's "ties_svd".
 
     weights: None takes 1 each, the paper's plain mean. r: None takes the largest rank of the adapters; what TIES gives
@@ -127,59 +132,44 @@ def ties(
     """
     weights = [1.0] * len(adapters) if weights is None else weights
 
-    def merged(updates: list[Update], w: list[float]) -> Update:
-        deltas = torch.stack([u.delta() for u in updates])
+    def merged(updates: list[Delta], w: list[float]) -> Delta:
+        deltas = torch.stack([u.dense() for u in updates])
         return nearest(trim_elect_merge(deltas, density, torch.tensor(w).to(deltas)), _rank(r, updates))
 
     return _each_module(adapters, weights, merged)
 
 
-# --- sums of factors: what PEFT calls "linear" and "ties" ------------------------------------------------------------
+# --- sums of factors: what PEFT calls "linear" -----------------------------------------------------------------------
 
 
-def add_factors(adapters: Sequence[Adapter], weights: Sequence[float] | None = None) -> Adapter:
+def add_factors(adapters: Sequence[Deltas], weights: Sequence[float] | None = None) -> Deltas:
     """(Σ √(w_i s_i) B_i) (Σ √(w_i s_i) A_i), PEFT's "linear": not a weighted sum of updates.
 
     Beside the w_i s_i B_i A_i the product holds √(w_i s_i w_j s_j) B_i A_j for each two adapters, which neither has
     learned. An adapter averaged with itself comes out doubled. All ranks must be equal.
     """
-    return _each_module(
-        adapters,
-        weights,
-        lambda updates, w: _factors(updates, w, lambda t, v: (v @ t.flatten(1)).view_as(t[0])),
-    )
+    return _each_module(adapters, weights, _factors)
 
 
-def ties_factors(
-    adapters: Sequence[Adapter], density: float, weights: Sequence[float] | None = None
-) -> Adapter:
-    """TIES of the As and, apart from them, of the Bs: PEFT's "ties". All ranks must be equal.
-
-    Row i of one adapter's A has nothing to do with row i of another's, so neither has an agreement of their signs.
-    """
-    weights = [1.0] * len(adapters) if weights is None else weights
-    return _each_module(
-        adapters,
-        weights,
-        lambda updates, w: _factors(updates, w, lambda t, v: trim_elect_merge(t, density, v)),
-    )
-
-
-def _factors(updates: list[Update], weights: list[float], merge: Callable) -> Update:
+def _factors(updates: list[Delta], weights: list[float]) -> Delta:
     if len({u.r for u in updates}) > 1:
         raise MergeError(
-            f"factors of ranks {[u.r for u in updates]} cannot be added: use merge_updates, svd_merge or ties"
+            f"factors of ranks {[u.r for u in updates]} cannot be added: use merge_deltas, svd_merge or ties"
         )
     strengths = torch.tensor([w * u.scale for w, u in zip(weights, updates, strict=True)])
     A, B = torch.stack([u.A for u in updates]), torch.stack([u.B for u in updates])
     root = strengths.abs().sqrt().to(A)
-    return Update(merge(A, strengths.sign().to(A) * root), merge(B, root))
+    return Delta(_sum(strengths.sign().to(A) * root, A), _sum(root, B))
+
+
+def _sum(weights: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    return (weights @ factors.flatten(1)).view_as(factors[0])
 
 
 # --- module by module ------------------------------------------------------------------------------------------------
 
 
-def _each_module(adapters: Sequence[Adapter], weights: Sequence[float] | None, merge: Callable) -> Adapter:
+def _each_module(adapters: Sequence[Deltas], weights: Sequence[float] | None, merge: Callable) -> Deltas:
     """merge(updates, weights) at each path that an adapter changes, of those adapters that change it."""
     if not adapters:
         raise MergeError("no adapter to merge: give at least one")
@@ -196,7 +186,7 @@ def _each_module(adapters: Sequence[Adapter], weights: Sequence[float] | None, m
     return merged
 
 
-def _refuse_other_shapes(path: str, updates: list[Update]) -> None:
+def _refuse_other_shapes(path: str, updates: list[Delta]) -> None:
     if len(shapes := {u.shape for u in updates}) > 1:
         raise MergeError(
             f"{path}: the adapters change matrices of {sorted(shapes)}: they are for different bases"

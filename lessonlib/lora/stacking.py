@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from .deltas import Adapter, Update, update_of
+from .deltas import Delta, Deltas, delta_of
 from .layer import LoRAError, LowRank, add_lora, lora_layers
 
 
@@ -22,7 +22,7 @@ class SettledLinear(nn.Linear):
     x (..., d_in) -> (..., d_out)
     """
 
-    def __init__(self, base: nn.Linear, updates: Sequence[Update]):
+    def __init__(self, base: nn.Linear, updates: Sequence[Delta]):
         nn.Module.__init__(self)  # no weight is made: it is the base's own
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight, base.bias
@@ -70,7 +70,7 @@ def settle(model: nn.Module) -> nn.Module:
     return unstack_lora(model, keep=tasks(model))
 
 
-def stacked(model: nn.Module) -> list[Adapter]:
+def stacked(model: nn.Module) -> list[Deltas]:
     """The adapter of each task in order, the one that still trains last: for a bank, a merge, or a file."""
     pairs = {path: _taken_apart(path, module)[1] for path, module in _places(model).items()}
     depth = max(map(len, pairs.values()), default=0)
@@ -110,7 +110,7 @@ def _places(model: nn.Module) -> dict[str, nn.Module]:
     return {path: m for path, m in places.items() if path.removesuffix(".base") not in on_top} | on_top
 
 
-def _taken_apart(path: str, module: nn.Module) -> tuple[nn.Module, list[Update]]:
+def _taken_apart(path: str, module: nn.Module) -> tuple[nn.Module, list[Delta]]:
     """The base's own module, and the updates on it."""
     layer = vars(module).get("unmerged", module)
     if isinstance(layer, SettledLinear):
@@ -118,7 +118,7 @@ def _taken_apart(path: str, module: nn.Module) -> tuple[nn.Module, list[Update]]
     if not isinstance(layer, LowRank):
         return layer, []
     base, below = _taken_apart(path, layer.base)
-    return base, [*below, update_of(path, layer)]
+    return base, [*below, delta_of(path, layer)]
 
 
 def _cut(model: nn.Module, keep: int) -> dict[str, nn.Module]:
@@ -140,7 +140,8 @@ def forgetting(scores: Sequence[Sequence[float]]) -> list[float]:
     """How far each earlier task's score has fallen below its best, now that the last task is learned.
 
     scores: row t holds the scores on tasks 0, 1, … t (or more) after task t was learned. Returns one number for each
-    task but the last; below zero where later tasks helped. Source: Chaudhry et al., 2018, arXiv:1801.10112.
+    task but the last; below zero where later tasks helped. Raises ValueError for a row that is too short. Source:
+    Chaudhry et al., 2018, arXiv:1801.10112.
 
     >>> [round(f, 2) for f in forgetting([[0.9], [0.8, 0.7], [0.6, 0.75, 0.9]])]
     [0.3, -0.05]

@@ -15,16 +15,16 @@ same for every text. So either fills the key-value cache before the texts come, 
 frozen, and the logits are those of the text's tokens; virtual tokens have none.
 """
 
-import json
 import math
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 from transformers import DynamicCache
+
+from lessonlib.surgery import CONFIG, WEIGHTS, read_object, read_tensors, refuse_not_finite
 
 
 class SoftPrompt(nn.Module):
@@ -251,8 +251,7 @@ def _refuse_tokens(tokens: int) -> None:
 def _refuse_values(name: str, values: torch.Tensor, shape: tuple[int, ...]) -> None:
     if tuple(values.shape) != shape:
         raise SoftPromptError(f"{name} has the shape {tuple(values.shape)}; this model needs {shape}")
-    if not values.is_meta and not torch.isfinite(values).all():
-        raise SoftPromptError(f"{name} holds NaN or infinity: train again with a smaller learning rate")
+    refuse_not_finite({name: values}, SoftPromptError, "train again with a smaller learning rate")
 
 
 def _filled(start, tokens: int, model: nn.Module) -> torch.Tensor:
@@ -291,8 +290,6 @@ def _keys_and_values(model: nn.Module, ids: torch.Tensor) -> tuple[torch.Tensor,
 
 # --- files, in PEFT's own format -------------------------------------------------------------------------------------
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 TENSOR = "prompt_embeddings"
 
 
@@ -377,12 +374,8 @@ def _read(directory: str | Path, kind: str) -> torch.Tensor:
                 f"{directory}/{CONFIG} sets {name} = {config[name]!r}, which this library cannot do: load it with PEFT"
             )
     path = Path(directory) / WEIGHTS
-    if not path.exists():
-        raise SoftPromptError(f"{path} does not exist: only safetensors are read, .bin files are not")
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as cause:
-        raise SoftPromptError(f"{path} is damaged ({cause}): save it again") from cause
+    missing = "{path} does not exist: only safetensors are read, .bin files are not"
+    tensors, _ = read_tensors(path, SoftPromptError, missing)
     if set(tensors) != {TENSOR} or tensors[TENSOR].dim() != 2:
         raise SoftPromptError(
             f"{path} holds {sorted(tensors)}, expected one matrix {TENSOR!r}: save it again"
@@ -391,11 +384,9 @@ def _read(directory: str | Path, kind: str) -> torch.Tensor:
 
 
 def _read_config(path: Path) -> dict:
-    if not path.exists():
-        raise SoftPromptError(f"{path} does not exist: give the directory that save_... or PEFT wrote")
-    try:
-        return dict(json.loads(path.read_text("utf8")))
-    except (ValueError, TypeError) as cause:
-        raise SoftPromptError(
-            f"{path} is not a JSON object ({cause}): it is damaged, save it again"
-        ) from cause
+    return read_object(
+        path,
+        SoftPromptError,
+        missing="{path} does not exist: give the directory that save_... or PEFT wrote",
+        damaged="{path} is not a JSON object ({cause}): it is damaged, save it again",
+    )

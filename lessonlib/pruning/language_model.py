@@ -96,19 +96,19 @@ def without_layers(model: nn.Module, layers: Iterable[int]) -> Iterator[nn.Modul
 
 
 @contextmanager
-def without_small_weights(model: nn.Module, share: float) -> Iterator[nn.Module]:
-    """The model with the smallest `share` of each of its layers' weight matrices at zero; embeddings stay whole.
+def without_small_weights(model: nn.Module, amount: float) -> Iterator[nn.Module]:
+    """The model with the smallest `amount` of each of its layers' weight matrices at zero; embeddings stay whole.
 
-    The weights are copied aside and written back. Raises PartError for a share that is not from 0 to 1.
+    The weights are copied aside and written back. Raises PartError for an amount that is not from 0 to 1.
     """
-    if not 0 <= share <= 1:
-        raise PartError(f"share = {share!r}: give a number from 0 (nothing goes) to 1 (everything)")
+    if not 0 <= amount <= 1:
+        raise PartError(f"amount = {amount!r}: give a number from 0 (nothing goes) to 1 (everything)")
     linear = [m for layer in decoder_layers(model) for m in layer.modules() if isinstance(m, nn.Linear)]
     kept = [module.weight.detach().clone() for module in linear]
     try:
         with torch.no_grad():
             for module in linear:
-                module.weight.masked_fill_(smallest(module.weight, share), 0)
+                module.weight.masked_fill_(smallest(module.weight, amount), 0)
         yield model
     finally:
         with torch.no_grad():
@@ -116,8 +116,8 @@ def without_small_weights(model: nn.Module, share: float) -> Iterator[nn.Module]
                 module.weight.copy_(weight)
 
 
-def smallest(weight: torch.Tensor, share: float) -> torch.Tensor:
-    """Where the smallest weights of a matrix are, exactly round(share * size) of them.
+def smallest(weight: torch.Tensor, amount: float) -> torch.Tensor:
+    """Where the smallest weights of a matrix (d_out, d_in) are, exactly round(amount * size) of them.
 
     Weights of four bits come in few sizes, so at the border the first ones of equal size are taken.
 
@@ -125,7 +125,7 @@ def smallest(weight: torch.Tensor, share: float) -> torch.Tensor:
     tensor([[False,  True],
             [ True, False]])
     """
-    sizes, k = weight.detach().abs().flatten().float(), round(share * weight.numel())
+    sizes, k = weight.detach().abs().flatten().float(), round(amount * weight.numel())
     if k == 0:
         return torch.zeros_like(weight, dtype=torch.bool)
     border = sizes.kthvalue(k).values
@@ -183,15 +183,17 @@ def layer_influence(model: nn.Module, windows: torch.Tensor) -> list[float]:
     return found
 
 
-def weakest(importance: torch.Tensor, share: float) -> list[Head]:
-    """The heads of the lowest importance, round(share * all) of them, lowest first.
+def weakest(importance: torch.Tensor, amount: float) -> list[Head]:
+    """The heads of the lowest importance (layers, heads), round(amount * all) of them, lowest first.
+
+    Raises PartError for an amount that is not from 0 to 1.
 
     >>> weakest(torch.tensor([[0.9, 0.1], [0.3, 0.2]]), 0.5)
     [(0, 1), (1, 1)]
     """
-    if not 0 <= share <= 1:
-        raise PartError(f"share = {share!r}: give a number from 0 (no head) to 1 (all)")
-    order = importance.flatten().argsort(stable=True)[: round(share * importance.numel())].tolist()
+    if not 0 <= amount <= 1:
+        raise PartError(f"amount = {amount!r}: give a number from 0 (no head) to 1 (all)")
+    order = importance.flatten().argsort(stable=True)[: round(amount * importance.numel())].tolist()
     return [divmod(place, importance.shape[1]) for place in order]
 
 
@@ -199,7 +201,10 @@ def weakest(importance: torch.Tensor, share: float) -> list[Head]:
 
 
 def text_windows(tokenizer, texts: Iterable[str], length: int = 128) -> torch.Tensor:
-    """The texts' tokens, one text behind the other, cut into windows of one length: (n, length). The rest is dropped."""
+    """The texts' tokens, one text behind the other, cut into windows of one length: (n, length). The rest is dropped.
+
+    Raises PartError for texts that are shorter than one window.
+    """
     ids = tokenizer("\n".join(texts), add_special_tokens=False).input_ids
     if len(ids) < length:
         raise PartError(

@@ -16,6 +16,8 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from lessonlib.surgery import find_targets
+
 
 class RandomSubspace(nn.Module):
     """A frozen model whose D parameters move together, through the d numbers in z: theta_0 + P z.
@@ -91,13 +93,13 @@ def add_subspace(model: nn.Module, targets: Sequence[str], d: int, seed: int = 0
     """
     if next(subspace_layers(model), None):
         raise SubspaceError("this model has a subspace already: call remove_subspace(model) first")
-    names = {path: {path, path.rpartition(".")[2]} & set(targets) for path, _ in model.named_modules()}
-    chosen = [(path, module) for path, module in model.named_modules() if names[path]]
+    chosen, missing = find_targets(model, targets)
     for path, module in chosen:
         if not isinstance(module, nn.Linear):
             raise SubspaceError(f"{path} is a {type(module).__name__}: name linear modules, such as 'q_proj'")
-    if missing := sorted(set(targets).difference(*names.values())) or (not chosen and ["(no target)"]):
-        raise SubspaceError(f"no module is called {missing[0]!r}: name linear modules of this model")
+    if missing or not chosen:
+        name = missing[0] if missing else "(no target)"
+        raise SubspaceError(f"no module is called {name!r}: name linear modules of this model")
     D = sum(module.weight.numel() for _, module in chosen)
     if not isinstance(d, int) or not 1 <= d <= D:
         raise SubspaceError(f"d is {d!r}; expected a whole number from 1 to {D:,}, the number of weights")
@@ -111,7 +113,10 @@ def add_subspace(model: nn.Module, targets: Sequence[str], d: int, seed: int = 0
 
 
 def remove_subspace(model: nn.Module) -> nn.Module:
-    """Take the subspace out; the model is then what it was, bit for bit. All is frozen still."""
+    """Take the subspace out; the model is then what it was, bit for bit. All is frozen still.
+
+    Raises SubspaceError for a model without one.
+    """
     layers = list(subspace_layers(model))
     if not layers:
         raise SubspaceError("this model has no subspace: call add_subspace(model, ...) first")

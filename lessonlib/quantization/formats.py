@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from lessonlib.evaluation import tensor_bytes
 
 from . import nf4
-from .nf4 import in_blocks, nearest, normal_float, unit
+from .nf4 import in_blocks, nearest, normal_float, normalize
 
 # --- packing ---------------------------------------------------------------------------------------------------------
 
@@ -46,7 +46,7 @@ def unpack(packed: torch.Tensor, bits: int, n: int) -> torch.Tensor:
 
 
 class Format(Protocol):
-    """What makes an object a format of weights."""
+    """What makes an object a format of weights: W of any shape to what is kept, and that to W's shape again."""
 
     name: str
 
@@ -66,7 +66,7 @@ class Packed:
 
 
 @dataclass
-class PackedFromMinimum(Packed):
+class PackedAffine(Packed):
     """As Packed, and one minimum a block: (blocks,)."""
 
     minimum: torch.Tensor
@@ -79,6 +79,8 @@ def _shaped(blocks: torch.Tensor, q: Packed) -> torch.Tensor:
 @dataclass(frozen=True, eq=False)
 class Absmax:
     """Blocks divided by their largest absolute value (float32), then the nearest of a code book's values.
+
+    W: of any shape.
 
     codebook: (2^bits,) or fewer values from -1 to 1, ascending. Raises QuantizationError as `nf4.quantize` does.
 
@@ -96,7 +98,7 @@ class Absmax:
         return math.ceil(math.log2(len(self.codebook)))
 
     def quantize(self, W: torch.Tensor) -> Packed:
-        scaled, absmax = unit(in_blocks(W, self.block_size))
+        scaled, absmax = normalize(in_blocks(W, self.block_size))
         return Packed(pack(nearest(scaled, self.codebook).flatten(), self.bits), absmax, W.shape, W.dtype)
 
     def dequantize(self, q: Packed) -> torch.Tensor:
@@ -104,18 +106,18 @@ class Absmax:
         return _shaped(self.codebook.to(q.codes.device)[codes.int()] * q.scale[:, None], q)
 
 
-class MinimumAndStep:
-    """GGUF's Q4_1, in which the course's base model is stored: each block of 32 from its minimum up, in 15 even steps.
+class Affine:
+    """Affine quantization as GGUF's Q4_1, in which the course's base model is stored: blocks of 32, 15 even steps each.
 
         W ≈ minimum(block) + step(block) * code        code 0 to 15, minimum and step in float16
 
-    As `ggml` defines it (struct block_q4_1): 4 + 2 * 16 / 32 = 5 bits a weight.
+    W: of any shape. As `ggml` defines it (struct block_q4_1): 4 + 2 * 16 / 32 = 5 bits a weight.
     Raises QuantizationError as `nf4.quantize` does, and where a block's range does not fit float16.
     """
 
     name, bits, block_size = "Q4_1", 4, 32
 
-    def quantize(self, W: torch.Tensor) -> PackedFromMinimum:
+    def quantize(self, W: torch.Tensor) -> PackedAffine:
         blocks = in_blocks(W, self.block_size)
         low, high = blocks.aminmax(dim=1)
         step = (high - low) / 15
@@ -126,9 +128,9 @@ class MinimumAndStep:
             raise nf4.QuantizationError(
                 f"W holds values up to {W.abs().max().item():.3g}, beyond float16's 65,504: Q4_1 cannot keep them"
             )
-        return PackedFromMinimum(pack(codes.flatten(), self.bits), step, W.shape, W.dtype, low)
+        return PackedAffine(pack(codes.flatten(), self.bits), step, W.shape, W.dtype, low)
 
-    def dequantize(self, q: PackedFromMinimum) -> torch.Tensor:
+    def dequantize(self, q: PackedAffine) -> torch.Tensor:
         codes = unpack(q.codes, self.bits, len(q.scale) * self.block_size).view(-1, self.block_size)
         return _shaped(codes.float() * q.scale.float()[:, None] + q.minimum.float()[:, None], q)
 
@@ -160,7 +162,7 @@ NF4_DOUBLE = Functions(
 # where the standard E2M1 has 1/12. One of the 16 codes is lost to a second zero.
 FP4 = Absmax("FP4", signed(0.0625, 2, 3, 4, 6, 8, 12))
 INT4 = Absmax("INT4", signed(1, 2, 3, 4, 5, 6, 7))  # even steps; the sixteenth code is not used
-Q4_1 = MinimumAndStep()
+Q4_1 = Affine()
 NF3 = Absmax("NF3", normal_float(3))
 NF2 = Absmax("NF2", normal_float(2))
 FORMATS = (Q4_1, NF4, NF4_DOUBLE, FP4, INT4, NF3, NF2)
@@ -168,7 +170,7 @@ FORMATS = (Q4_1, NF4, NF4_DOUBLE, FP4, INT4, NF3, NF2)
 # --- what a format costs and loses -----------------------------------------------------------------------------------
 
 
-def held_bytes(q) -> int:
+def nbytes(q) -> int:
     """Bytes of the tensors that a quantized tensor holds."""
     held = q if isinstance(q, tuple | list) else vars(q).values()
     return tensor_bytes(t for t in held if torch.is_tensor(t))
@@ -189,7 +191,7 @@ class Measured:
 
 
 def measure(W: torch.Tensor, format: Format) -> Measured:
-    """Quantize W, count, dequantize, compare.
+    """Quantize W (of any shape), count, dequantize, compare.
 
     Raises ValueError for a W that is empty or all zero: there is nothing to lose then.
 
@@ -204,7 +206,7 @@ def measure(W: torch.Tensor, format: Format) -> Measured:
     wrong, right = (format.dequantize(q).double() - W.double()), W.double()
     return Measured(
         format.name,
-        bits=8 * held_bytes(q) / W.numel(),
+        bits=8 * nbytes(q) / W.numel(),
         error=(wrong.norm() / right.norm()).item(),
         worst=(wrong.abs().max() / right.abs().max()).item(),
     )

@@ -15,7 +15,7 @@ import torch
 
 # Weights that `dequantize` works on at a time: few enough to stay in the processor's cache, and enough that handing them
 # to the threads costs little. A quarter as many takes a third to a half longer.
-PIECE = 1_048_576
+CHUNK = 1_048_576
 
 
 class QuantizationError(ValueError):
@@ -102,7 +102,7 @@ def in_blocks(W, block_size):
     return values.view(-1, block_size)
 
 
-def unit(blocks):
+def normalize(blocks):
     """Each row divided by its largest absolute value, and those: (blocks, block_size) in [-1, 1] and (blocks,)."""
     absmax = blocks.abs().amax(1)
     return blocks / torch.where(absmax > 0, absmax, 1)[:, None], absmax
@@ -119,7 +119,7 @@ def quantize(W, block_size=64):
     >>> q.codes.tolist(), q.absmax.tolist()  # codes 0, 7 and 9, 15: bytes 0 * 16 + 7 and 9 * 16 + 15
     ([7, 159], [2.0])
     """
-    scaled, absmax = unit(in_blocks(W, block_size))
+    scaled, absmax = normalize(in_blocks(W, block_size))
     codes = nearest(scaled, CODEBOOK).flatten()
     packed = codes[0::2] << 4 | codes[1::2]
     return Quantized(packed, absmax, W.shape, W.dtype, block_size)
@@ -135,7 +135,7 @@ def dequantize(q):
     """
     scales = q.scales()  # (blocks,)
     W = torch.empty(len(scales), q.block_size, dtype=q.dtype, device=q.codes.device)
-    rows, pairs = max(1, PIECE // q.block_size), PAIRS.to(q.codes.device)
+    rows, pairs = max(1, CHUNK // q.block_size), PAIRS.to(q.codes.device)
     room = torch.empty(min(rows, len(scales)), q.block_size, device=q.codes.device)
     for codes, scale, part in zip(
         q.codes.split(rows * q.block_size // 2), scales.split(rows), W.split(rows), strict=True
@@ -195,6 +195,6 @@ def double_quantize(q):
             "its absmax is in 8 bits already: double_quantize takes what quantize returned"
         )
     offset = q.absmax.mean() if len(q.absmax) else torch.zeros((), device=q.absmax.device)
-    scaled, second = unit(in_blocks(q.absmax - offset, SECOND_BLOCK))
+    scaled, second = normalize(in_blocks(q.absmax - offset, SECOND_BLOCK))
     absmax = nearest(scaled, DYNAMIC).flatten()[: len(q.absmax)].clone()
     return DoubleQuantized(q.codes, absmax, q.shape, q.dtype, q.block_size, second, offset)

@@ -7,14 +7,13 @@ would be served.
 """
 
 import functools
-import json
 import re
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from lessonlib.lora import CONFIG, PREFIX, WEIGHTS
+from lessonlib.lora import PREFIX
+from lessonlib.surgery import CONFIG, WEIGHTS, open_tensors, read_object, refuse_not_finite
 
 BASE = "base"  # the name under which the base itself is served
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -71,7 +70,9 @@ def check_files(directory: Path, shapes: dict[str, tuple[int, int]], max_rank: i
     """
     refuse_config(read_config(directory), directory, max_rank)
     ranks = {}
-    with _open(directory / WEIGHTS) as file:
+    missing = "{path} does not exist: an adapter's directory holds {path.name} (.bin files are not read)"
+    damaged = "{path} is damaged ({cause}): save the adapter again"
+    with open_tensors(directory / WEIGHTS, EngineError, missing, damaged) as file:
         for name in file.keys():
             _refuse_tensor(directory, name, file.get_tensor(name), shapes, ranks)
     if not ranks or any(len(sides) < 2 for sides in ranks.values()):
@@ -90,12 +91,12 @@ def check_files(directory: Path, shapes: dict[str, tuple[int, int]], max_rank: i
 def read_config(directory: Path) -> dict:
     """The adapter's configuration. Raises EngineError where it is missing or no JSON object."""
     path = directory / CONFIG
-    if not path.is_file():
-        raise EngineError(f"{directory} has no {CONFIG}: give the directory that save_lora or PEFT wrote")
-    try:
-        return dict(json.loads(path.read_text("utf8")))
-    except (ValueError, TypeError) as cause:
-        raise EngineError(f"{path} is not a JSON object ({cause}): save the adapter again") from cause
+    return read_object(
+        path,
+        EngineError,
+        missing="{path.parent} has no {path.name}: give the directory that save_lora or PEFT wrote",
+        damaged="{path} is not a JSON object ({cause}): save the adapter again",
+    )
 
 
 def refuse_config(config: dict, directory: Path, max_rank: int) -> None:
@@ -135,17 +136,6 @@ def _shapes(path: Path, modified: int) -> dict[str, tuple[int, int]]:
     return {path: tuple(module.weight.shape) for path, module in linear.items()}
 
 
-def _open(path: Path):
-    if not path.is_file():
-        raise EngineError(
-            f"{path} does not exist: an adapter's directory holds {WEIGHTS} (.bin files are not read)"
-        )
-    try:
-        return safe_open(path, "pt")
-    except (SafetensorError, OSError) as cause:
-        raise EngineError(f"{path} is damaged ({cause}): save the adapter again") from cause
-
-
 def _refuse_tensor(directory: Path, name: str, tensor: torch.Tensor, shapes: dict, ranks: dict) -> None:
     found = TENSOR.fullmatch(name)
     if not found:
@@ -168,6 +158,5 @@ def _refuse_tensor(directory: Path, name: str, tensor: torch.Tensor, shapes: dic
             f"{directory}: {name} is {tuple(tensor.shape)}, for a width of {width}; this model's is {expected}: the "
             "adapter is for another base"
         )
-    if not torch.isfinite(tensor.float()).all():
-        raise EngineError(f"{directory}: {name} holds NaN or infinity: the training diverged, train again")
+    refuse_not_finite({f"{directory}: {name}": tensor}, EngineError, "the training diverged, train again")
     ranks.setdefault(path, {})[side] = rank

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from lessonlib.lora import LoRAError, lora_layers
-from lessonlib.lora.deltas import Adapter, Update, adapter_of, read_adapter, refuse_misfit, shell
+from lessonlib.lora.deltas import Delta, Deltas, bare_copy, deltas_of, read_deltas, refuse_misfit
 
 BASE = -1  # the row of a batch that wants no adapter
 
@@ -48,7 +48,7 @@ class LoRABank:
     """A base model with many LoRA adapters in it, each under a number; -1 is the bare base.
 
     model: without LoRA; it is frozen, and given back by `close`. adapters: directories in PEFT's format, models with
-    LoRA, or adapters in memory (`updates.Adapter`); they get the numbers 0, 1, ... r: the largest rank that the bank
+    LoRA, or adapters in memory (`Deltas`); they get the numbers 0, 1, ... r: the largest rank that the bank
     takes (None: the largest of these); smaller ones are padded with zeros. layer: the class to build; your own works
     if it has `choose` and what BankedLinear keeps.
 
@@ -67,7 +67,7 @@ class LoRABank:
             raise LoRAError("this model is in a bank already: add the adapter to that one, or close it first")
         if next(lora_layers(model), None):
             raise LoRAError("this model has LoRA itself: call remove_lora(model) first, or load a fresh one")
-        self.model, self._shell = model, shell(model)
+        self.model, self._bare = model, bare_copy(model)
         read = [self._read(adapter) for adapter in adapters]
         self.paths = sorted(read[0])
         self.r = max(update.r for adapter in read for update in adapter.values()) if r is None else r
@@ -184,17 +184,17 @@ class LoRABank:
         for layer in self.layers.values():
             layer.choose(index)
 
-    def _read(self, adapter) -> Adapter:
+    def _read(self, adapter) -> Deltas:
         if isinstance(adapter, str | Path):
-            return read_adapter(adapter, self._shell)
-        return adapter_of(adapter) if isinstance(adapter, nn.Module) else adapter
+            return read_deltas(adapter, self._bare)
+        return deltas_of(adapter) if isinstance(adapter, nn.Module) else adapter
 
-    def _refuse(self, adapter: Adapter) -> None:
+    def _refuse(self, adapter: Deltas) -> None:
         if odd := sorted(set(self.paths) ^ set(adapter)):
             raise LoRAError(
                 f"{odd[0]} is changed by one adapter and not by another: a bank holds adapters of the same targets"
             )
-        modules = dict(self._shell.named_modules())
+        modules = dict(self._bare.named_modules())
         for path, update in adapter.items():
             refuse_misfit(path, update, modules.get(path))
             if update.r > self.r:
@@ -208,16 +208,16 @@ class LoRABank:
                 f"no adapter has the number {index}: there are {self.numbers}, and {BASE} for the base"
             )
 
-    def _padded(self, path: str, update: Update) -> tuple[torch.Tensor, torch.Tensor]:
+    def _padded(self, path: str, update: Delta) -> tuple[torch.Tensor, torch.Tensor]:
         """A (self.r, d_in) and B (d_out, self.r), the scale within B, as the base's numbers are kept."""
-        weight = self._shell.get_submodule(path).weight
+        weight = self._bare.get_submodule(path).weight
         dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32
         missing = self.r - update.r
         A = nn.functional.pad(update.A.detach(), (0, 0, 0, missing))
         B = nn.functional.pad(update.scale * update.B.detach(), (0, missing))
         return A.to(weight.device, dtype), B.to(weight.device, dtype)
 
-    def _write(self, index: int, adapter: Adapter) -> None:
+    def _write(self, index: int, adapter: Deltas) -> None:
         for path, layer in self.layers.items():
             layer.A[index], layer.B[index] = self._padded(path, adapter[path])
         self.used[index] = True

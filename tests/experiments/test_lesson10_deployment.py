@@ -8,7 +8,7 @@ from tiny_models import random_adapter, tiny_model, tiny_tokenizer
 
 from lessonlib import corpora
 from lessonlib.experiments import lesson10_deployment as x
-from lessonlib.lora.merging import merge_updates
+from lessonlib.lora.merging import merge_deltas
 
 TRAINING = {"r": 2, "learning_rate": 1e-2, "steps": 3, "batch_size": 4}
 N = 12
@@ -101,9 +101,9 @@ def test_the_weighted_merge_leans_to_the_intent(trio):
     merged = x.MERGES["intent weighs double"](list(trio.values()))
     one, two, three = trio.values()
     path = next(iter(one))
-    by_hand = 0.5 * one[path].delta() + 0.25 * (two[path].delta() + three[path].delta())
-    torch.testing.assert_close(merged[path].delta(), by_hand)
-    assert not torch.allclose(by_hand, merge_updates(list(trio.values()))[path].delta())
+    by_hand = 0.5 * one[path].dense() + 0.25 * (two[path].dense() + three[path].dense())
+    torch.testing.assert_close(merged[path].dense(), by_hand)
+    assert not torch.allclose(by_hand, merge_deltas(list(trio.values()))[path].dense())
 
 
 def test_mean_scores_are_those_of_hand_arithmetic():

@@ -14,7 +14,7 @@ from lessonlib.networks.mlp import digit_network
 from lessonlib.pruning import full_masks, iterative_magnitude_pruning, snapshot
 
 NETWORK = digit_network(40)
-TICKETS = iterative_magnitude_pruning(NETWORK, lambda network, masks: None, rounds=13, share=0.2)
+TICKETS = iterative_magnitude_pruning(NETWORK, lambda network, masks: None, rounds=13, amount=0.2)
 TICKETS = [TICKETS[k] for k in compared_rounds(13)]
 SPARSITY = [ticket.sparsity for ticket in TICKETS]
 ONE = {

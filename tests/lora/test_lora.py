@@ -25,8 +25,7 @@ from lessonlib.lora import (
     unmerge_lora,
 )
 from lessonlib.lora.dora import DoRALinear
-from lessonlib.lora.tied_lora import tie_lora
-from lessonlib.lora.variants import RsLoRALinear
+from lessonlib.lora.variants import RsLoRALinear, tie_lora
 
 close = torch.testing.assert_close
 

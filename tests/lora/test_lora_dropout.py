@@ -1,4 +1,4 @@
-"""Claims of lessonlib.lora.lora_dropout. Reference: PEFT's lora_dropout with the same seed."""
+"""Claims of lessonlib.lora.variants. Reference: PEFT's lora_dropout with the same seed."""
 
 import copy
 import functools
@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from lessonlib.lora import LoRALinear, add_lora, lora_layers, merge_lora
-from lessonlib.lora.lora_dropout import DropoutLoRALinear
+from lessonlib.lora.variants import DropoutLoRALinear
 
 close = torch.testing.assert_close
 

@@ -1,4 +1,4 @@
-"""Claims of lessonlib.lora.lora_fa. References: PEFT's LoRA with its A frozen, and bytes by hand."""
+"""Claims of lessonlib.lora.variants. References: PEFT's LoRA with its A frozen, and bytes by hand."""
 
 import copy
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from lessonlib.evaluation import SavedTensors
 from lessonlib.lora import LoRALinear, add_lora, lora_layers, merge_lora, save_lora
-from lessonlib.lora.lora_fa import LoRAFALinear
+from lessonlib.lora.variants import LoRAFALinear
 from lessonlib.training import fit
 
 close = torch.testing.assert_close

@@ -1,4 +1,4 @@
-"""Claims of lessonlib.lora.lora_plus. References: PEFT's LoRA+ optimizer on the same values, and the rates by hand."""
+"""Claims of lessonlib.lora.variants. References: PEFT's LoRA+ optimizer on the same values, and the rates by hand."""
 
 import copy
 import itertools
@@ -11,9 +11,7 @@ from tiny_models import Tokens, tiny_model
 
 from lessonlib import training
 from lessonlib.lora import LoRAError, add_lora, lora_layers
-from lessonlib.lora.lora_fa import LoRAFALinear
-from lessonlib.lora.lora_plus import lora_plus
-from lessonlib.lora.tied_lora import tie_lora
+from lessonlib.lora.variants import LoRAFALinear, lora_plus, tie_lora
 from lessonlib.training import fit, trainable_parameters
 
 

@@ -5,15 +5,14 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from lessonlib.lora.deltas import Update
+from lessonlib.lora.deltas import Delta
 from lessonlib.lora.merging import (
     MergeError,
     add_factors,
-    merge_updates,
+    merge_deltas,
     nearest,
     svd_merge,
     ties,
-    ties_factors,
     trim,
     trim_elect_merge,
 )
@@ -28,7 +27,7 @@ def random_adapter(seed, r=3, scale=2.0, modules=tuple(SHAPES)):
     def normal(*shape):
         return torch.randn(shape, generator=generator)
 
-    return {path: Update(normal(r, SHAPES[path][1]), normal(SHAPES[path][0], r), scale) for path in modules}
+    return {path: Delta(normal(r, SHAPES[path][1]), normal(SHAPES[path][0], r), scale) for path in modules}
 
 
 EQUAL = [random_adapter(0), random_adapter(1, scale=0.5), random_adapter(2, scale=3.0)]
@@ -61,7 +60,7 @@ def equal_pefts(ours, theirs):
     assert ours.keys() == theirs.keys()
     for path, update in ours.items():
         assert theirs[path].abs().max() > 0.1
-        close(update.delta(), theirs[path], atol=1e-5, rtol=1e-5)
+        close(update.dense(), theirs[path], atol=1e-5, rtol=1e-5)
 
 
 # --- the same as PEFT's -------------------------------------------------------------------------------------
@@ -69,7 +68,7 @@ def equal_pefts(ours, theirs):
 
 @pytest.mark.parametrize("adapters", [EQUAL, UNEQUAL], ids=["equal", "unequal"])
 def test_merge_updates_is_pefts_cat(adapters):
-    equal_pefts(merge_updates(adapters, WEIGHTS), by_peft(adapters, WEIGHTS, "cat"))
+    equal_pefts(merge_deltas(adapters, WEIGHTS), by_peft(adapters, WEIGHTS, "cat"))
 
 
 @pytest.mark.parametrize("r", [None, 2, 6])
@@ -85,12 +84,6 @@ def test_svd_merge_is_pefts_svd(adapters, r):
 def test_ties_is_pefts_ties_svd(adapters, density, weights):
     theirs = by_peft(adapters, weights, "ties_svd", density=density, svd_rank=4)
     equal_pefts(ties(adapters, density, weights, r=4), theirs)
-
-
-@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], WEIGHTS])
-@pytest.mark.parametrize("density", [0.2, 0.5])
-def test_ties_factors_is_pefts_ties(density, weights):
-    equal_pefts(ties_factors(EQUAL, density, weights), by_peft(EQUAL, weights, "ties", density=density))
 
 
 @pytest.mark.parametrize("weights", [[0.5, 0.25, 0.25], WEIGHTS])
@@ -116,7 +109,7 @@ def away(found, wanted):
 
 
 def weighted_sum(adapters, weights):
-    return {p: sum(w * a[p].delta() for a, w in zip(adapters, weights, strict=True)) for p in SHAPES}
+    return {p: sum(w * a[p].dense() for a, w in zip(adapters, weights, strict=True)) for p in SHAPES}
 
 
 def test_pefts_linear_misses_the_weighted_sum_by_about_its_own_size():
@@ -140,18 +133,18 @@ def test_what_linear_adds_are_the_products_of_one_adapters_b_and_anothers_a():
 def test_an_adapter_averaged_with_itself_by_linear_is_doubled():
     twice = [EQUAL[0], EQUAL[0]]
     for path, update in EQUAL[0].items():
-        close(by_peft(twice, [0.5, 0.5], "linear")[path], 2 * update.delta(), atol=1e-5, rtol=0)
-        close(merge_updates(twice)[path].delta(), update.delta(), atol=1e-5, rtol=0)
+        close(by_peft(twice, [0.5, 0.5], "linear")[path], 2 * update.dense(), atol=1e-5, rtol=0)
+        close(merge_deltas(twice)[path].dense(), update.dense(), atol=1e-5, rtol=0)
 
 
 def test_the_same_updates_in_other_factors_merge_differently_by_linear_alone():
     turned = {p: u._replace(A=-u.A.flip(0), B=-u.B.flip(1)) for p, u in EQUAL[0].items()}
     same = [[EQUAL[0], EQUAL[1]], [turned, EQUAL[1]]]
     for path in SHAPES:
-        close(turned[path].delta(), EQUAL[0][path].delta(), atol=1e-5, rtol=0)
+        close(turned[path].dense(), EQUAL[0][path].dense(), atol=1e-5, rtol=0)
         sums, ties_, factors = (
-            [merge(pair)[path].delta() for pair in same]
-            for merge in (merge_updates, lambda pair: ties(pair, 0.5), add_factors)
+            [merge(pair)[path].dense() for pair in same]
+            for merge in (merge_deltas, lambda pair: ties(pair, 0.5), add_factors)
         )
         close(sums[0], sums[1], atol=1e-5, rtol=0)
         close(ties_[0], ties_[1], atol=1e-4, rtol=0)
@@ -163,17 +156,17 @@ def test_the_same_updates_in_other_factors_merge_differently_by_linear_alone():
 
 def test_without_weights_it_is_the_average():
     wanted = weighted_sum(UNEQUAL, [1 / 3] * 3)
-    merged = merge_updates(UNEQUAL)
+    merged = merge_deltas(UNEQUAL)
     assert merged["q"].r == 3 + 1 + 5
     for path in SHAPES:
-        close(merged[path].delta(), wanted[path], atol=1e-5, rtol=0)
+        close(merged[path].dense(), wanted[path], atol=1e-5, rtol=0)
 
 
 def test_svd_merge_at_full_rank_loses_nothing_and_below_it_what_the_singular_values_say():
     wanted = weighted_sum(EQUAL, WEIGHTS)["q"]
     s = torch.linalg.svdvals(wanted)
     for r in (9, 4, 1):
-        missed = (svd_merge(EQUAL, WEIGHTS, r)["q"].delta() - wanted).norm()
+        missed = (svd_merge(EQUAL, WEIGHTS, r)["q"].dense() - wanted).norm()
         close(missed, s[r:].norm(), atol=1e-4, rtol=1e-4)  # Eckart and Young
 
 
@@ -191,16 +184,15 @@ def test_trim_keeps_the_largest_in_magnitude():
 def test_nearest_has_the_rank_that_was_asked_for():
     update = nearest(torch.randn(6, 9, generator=torch.Generator().manual_seed(0)), 2)
     assert (update.A.shape, update.B.shape) == ((2, 9), (6, 2))
-    assert torch.linalg.matrix_rank(update.delta()) == 2
+    assert torch.linalg.matrix_rank(update.dense()) == 2
 
 
 # --- what is refused ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("merge", [add_factors, lambda adapters: ties_factors(adapters, 0.5)])
-def test_factors_of_unequal_ranks_are_refused_as_by_peft(merge):
-    with pytest.raises(MergeError, match=r"factors of ranks \[3, 1, 5\] cannot be added: use merge_updates"):
-        merge(UNEQUAL)
+def test_factors_of_unequal_ranks_are_refused_as_by_peft():
+    with pytest.raises(MergeError, match=r"factors of ranks \[3, 1, 5\] cannot be added: use merge_deltas"):
+        add_factors(UNEQUAL)
     with pytest.raises(ValueError, match="same r value"):
         by_peft(UNEQUAL, [1.0, 1.0, 1.0], "linear")
 
@@ -208,9 +200,9 @@ def test_factors_of_unequal_ranks_are_refused_as_by_peft(merge):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: merge_updates([]), "no adapter to merge"),
-        (lambda: merge_updates(EQUAL, [1.0]), "1 weights for 3 adapters"),
-        (lambda: merge_updates(EQUAL, [1.0, float("nan"), 0.0]), "not all finite"),
+        (lambda: merge_deltas([]), "no adapter to merge"),
+        (lambda: merge_deltas(EQUAL, [1.0]), "1 weights for 3 adapters"),
+        (lambda: merge_deltas(EQUAL, [1.0, float("nan"), 0.0]), "not all finite"),
         (lambda: ties(EQUAL, 0.0), r"density is 0.0; expected a share above 0"),
         (lambda: ties(EQUAL, 20), r"density is 20"),
         (lambda: svd_merge(EQUAL, r=-1), "r is -1"),
@@ -222,6 +214,6 @@ def test_bad_settings_are_named(call, message):
 
 
 def test_adapters_of_different_bases_are_refused():
-    other = {"q": Update(torch.ones(1, 4), torch.ones(12, 1))}
+    other = {"q": Delta(torch.ones(1, 4), torch.ones(12, 1))}
     with pytest.raises(MergeError, match=r"q: the adapters change matrices of \[\(12, 4\), \(12, 10\)\]"):
-        merge_updates([EQUAL[0], other])
+        merge_deltas([EQUAL[0], other])

@@ -5,9 +5,9 @@ import torch
 from tiny_models import bits, filled, logits, same, train
 
 from lessonlib.lora import LoRAError, add_lora, lora_layers, merge_lora, remove_lora, unmerge_lora
-from lessonlib.lora.deltas import put_adapter
+from lessonlib.lora.deltas import put_deltas
 from lessonlib.lora.dora import DoRALinear
-from lessonlib.lora.merging import merge_updates
+from lessonlib.lora.merging import merge_deltas
 from lessonlib.lora.stacking import as_after, forgetting, settle, stack_lora, stacked, tasks, unstack_lora
 
 close = torch.testing.assert_close
@@ -37,7 +37,7 @@ def test_only_the_last_pair_trains_and_the_earlier_stay_bit_for_bit(tiny, tiny_t
 
 def test_the_stack_is_the_sum_of_its_updates(tiny, make_tiny, tiny_tokens):
     learned(learned(tiny, tiny_tokens, r=4, alpha=6), tiny_tokens.flip(0), r=2)
-    whole = put_adapter(make_tiny(), merge_updates(stacked(tiny), weights=[1, 1]))
+    whole = put_deltas(make_tiny(), merge_deltas(stacked(tiny), weights=[1, 1]))
     close(logits(tiny, tiny_tokens), logits(whole, tiny_tokens), atol=1e-5, rtol=0)
 
 

@@ -1,4 +1,4 @@
-"""Claims of lessonlib.lora.tied_lora. Reference: gradients of an untied twin, added up; counts by hand."""
+"""Claims of lessonlib.lora.variants. Reference: gradients of an untied twin, added up; counts by hand."""
 
 import copy
 
@@ -7,8 +7,7 @@ import torch
 from tiny_models import logits
 
 from lessonlib.lora import LoRAError, LoRALinear, add_lora, lora_layers, merge_lora, remove_lora
-from lessonlib.lora.tied_lora import tie_lora
-from lessonlib.lora.variants import RsLoRALinear
+from lessonlib.lora.variants import RsLoRALinear, tie_lora
 from lessonlib.training import trainable_parameters
 
 TARGETS = ["q_proj", "v_proj", "down_proj"]

@@ -31,7 +31,7 @@ from lessonlib.experiments.lesson05_lottery import (
     learning_rate_trial,
 )
 from lessonlib.networks.mlp import digit_network, learn
-from lessonlib.pruning import holding, iterative_magnitude_pruning, left, magnitudes, shuffled, snapshot
+from lessonlib.pruning import holding, iterative_magnitude_pruning, magnitudes, remaining, shuffled, snapshot
 from lessonlib.runs import load_runs
 
 IMAGES = digits.Images(digits.digits("train").x[:200], digits.digits("train").y[:200])
@@ -60,9 +60,9 @@ def tickets(source: str):
     [
         ("masked_fill(~mask, torch.inf)", "masked_fill(~mask, 0)"),
         ("largest=False", "largest=True"),
-        ("round(share[name] * mask.sum().item())", "round(0.5 * share[name] * mask.sum().item())"),
+        ("round(amount[name] * mask.sum().item())", "round(0.5 * amount[name] * mask.sum().item())"),
         ("rewind(network, start, masks)", "pass"),
-        ("masks = prune(score(network, masks), masks, share)", "pass"),
+        ("masks = prune(score(network, masks), masks, amount)", "pass"),
     ],
 )
 def test_an_edit_in_the_notebooks_own_round_changes_the_outcome(line, edited):
@@ -70,7 +70,7 @@ def test_an_edit_in_the_notebooks_own_round_changes_the_outcome(line, edited):
     assert line in source
 
     def outcome(text):
-        return [(left(ticket.masks), ticket.result) for ticket in tickets(text)]
+        return [(remaining(ticket.masks), ticket.result) for ticket in tickets(text)]
 
     before = outcome(source)
     assert outcome(source) == before
@@ -80,7 +80,7 @@ def test_an_edit_in_the_notebooks_own_round_changes_the_outcome(line, edited):
 def test_each_control_differs_from_the_ticket_in_one_thing_only():
     network, seen = digit_network(64), []
     start, other = snapshot(network), snapshot(digit_network(64, seed=9))
-    found = iterative_magnitude_pruning(network, lambda network, masks: None, rounds=2, share=0.5)
+    found = iterative_magnitude_pruning(network, lambda network, masks: None, rounds=2, amount=0.5)
 
     def watch(network, masks):
         seen.append((snapshot(network), masks))

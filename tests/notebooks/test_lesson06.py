@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lessonlib import corpora
-from lessonlib.adapters import add_adapters, around
+from lessonlib.adapters import adapter_layers, add_adapters
 from lessonlib.exercises import exercises
 from lessonlib.experiments import lesson06_adapters as room
 from lessonlib.experiments import rerun
@@ -50,10 +50,10 @@ def test_every_adapter_that_the_notebook_adds_is_its_own_class():
 
 def test_the_learners_own_swap_is_what_changes_the_tasks(tiny):
     swap = exercises("06")["06.5"].reference
-    places = dict(around(add_adapters(tiny, m=4)))
+    places = dict(adapter_layers(add_adapters(tiny, m=4)))
     other = {path: nn.Identity() for path in places}
     first = swap(places, other)
-    assert all(part.adapter is other[path] for path, part in around(tiny))
+    assert all(part.adapter is other[path] for path, part in adapter_layers(tiny))
     assert swap(places, first) == other
 
 

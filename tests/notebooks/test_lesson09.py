@@ -14,15 +14,15 @@ from lessonlib.experiments import rerun
 from lessonlib.lora import add_lora
 from lessonlib.quantization.formats import Functions, measure
 from lessonlib.quantization.linear import FourBitWeight, to_four_bits
-from lessonlib.quantization.nf4 import PIECE, Quantized, in_blocks, nearest, unit
+from lessonlib.quantization.nf4 import CHUNK, Quantized, in_blocks, nearest, normalize
 from lessonlib.quantization.qlora import QLoRALinear
 from lessonlib.runs import load_runs
 
 
 def defined(source: str) -> dict:
     """What the notebook's definition cells define, with what stands between them."""
-    names = {"torch": torch, "nn": nn, "math": math, "PIECE": PIECE}
-    names |= {known.__name__: known for known in (Quantized, in_blocks, nearest, unit, FourBitWeight)}
+    names = {"torch": torch, "nn": nn, "math": math, "CHUNK": CHUNK}
+    names |= {known.__name__: known for known in (Quantized, in_blocks, nearest, normalize, FourBitWeight)}
     code_book, rest = source.split("def quantize(")
     exec(code_book, names)
     names["CODEBOOK"] = book = names["normal_float"](4)

@@ -130,8 +130,8 @@ def test_heads_layers_and_weights_can_be_removed_together(tiny, tiny_tokens):
         (lambda model: without_heads(model, [(2, 0)]), r"no head \(2, 0\)"),
         (lambda model: without_layers(model, [1, 2]), "no layer 2: the model's layers go from 0 to 1"),
         (lambda model: without_layers(model, [-1]), "no layer -1"),
-        (lambda model: without_small_weights(model, 1.5), "share = 1.5: give a number from 0"),
-        (lambda model: without_small_weights(model, -0.1), "share = -0.1"),
+        (lambda model: without_small_weights(model, 1.5), "amount = 1.5: give a number from 0"),
+        (lambda model: without_small_weights(model, -0.1), "amount = -0.1"),
     ],
 )  # fmt: skip
 def test_a_part_that_is_not_there_is_named_and_changes_nothing(tiny, tiny_tokens, action, message):
@@ -178,7 +178,7 @@ def test_weakest_heads_come_first_and_in_the_right_number():
     importance = torch.tensor([[0.4, 0.1, 0.9], [0.2, 0.8, 0.3]])
     assert weakest(importance, 0.5) == [(0, 1), (1, 0), (1, 2)]
     assert weakest(importance, 0) == [] and len(weakest(importance, 1)) == 6
-    with pytest.raises(PartError, match="share = 2"):
+    with pytest.raises(PartError, match="amount = 2"):
         weakest(importance, 2)
 
 

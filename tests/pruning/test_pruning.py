@@ -16,22 +16,22 @@ from lessonlib.networks.mlp import digit_network, learn
 from lessonlib.pruning import (
     PruningError,
     full_masks,
-    gradient_times_weight,
+    global_masks,
     hold,
     holding,
     iterative_magnitude_pruning,
-    layer_shares,
-    left,
+    layer_amounts,
+    layerwise_masks,
     load_sparse,
     lottery_round,
     magnitudes,
     prune_to,
+    remaining,
     rewind,
     save_sparse,
     shuffled,
-    smallest_of_all,
-    smallest_of_each_layer,
     snapshot,
+    snip_scores,
     sparsity,
 )
 from lessonlib.training import fit
@@ -67,7 +67,7 @@ def pruned_values(network, masks):
 
 def half(network):
     masks = full_masks(network)
-    return smallest_of_each_layer(magnitudes(network, masks), masks, dict.fromkeys(masks, 0.5))
+    return layerwise_masks(magnitudes(network, masks), masks, dict.fromkeys(masks, 0.5))
 
 
 # --- which weights go ------------------------------------------------------------------------------------------------
@@ -85,14 +85,14 @@ def test_a_layer_loses_the_weights_that_torchs_own_pruning_takes():
 def test_the_whole_network_loses_the_weights_that_torchs_global_pruning_takes():
     network, theirs = small(), small()
     masks = full_masks(network)
-    masks = smallest_of_all(magnitudes(network, masks), masks, 0.5)
+    masks = global_masks(magnitudes(network, masks), masks, 0.5)
     layers = [theirs[0], theirs[2]]
     prune.global_unstructured([(m, "weight") for m in layers], prune.L1Unstructured, amount=0.5)
     assert torch.equal(masks["0.weight"], layers[0].weight_mask.bool())
     assert torch.equal(masks["2.weight"], layers[1].weight_mask.bool())
 
 
-@pytest.mark.parametrize("prune_them", [smallest_of_each_layer, smallest_of_all])
+@pytest.mark.parametrize("prune_them", [layerwise_masks, global_masks])
 def test_a_second_round_takes_its_share_of_what_is_left_and_brings_nothing_back(prune_them):
     network = small()
     once = prune_them(
@@ -105,28 +105,28 @@ def test_a_second_round_takes_its_share_of_what_is_left_and_brings_nothing_back(
     }  # all scores tie
     twice = prune_them(zeroed, once, dict.fromkeys(once, 0.25))
     # 48 + 24 weights: 12 and 6 go, then a quarter of 36 and of 18, whose 4.5 rounds to 4.
-    assert left(once) == 36 + 18 and left(twice) == 27 + 14
+    assert remaining(once) == 36 + 18 and remaining(twice) == 27 + 14
     assert not any((twice[name] & ~once[name]).any() for name in once)
 
 
 def test_weights_of_one_size_are_cut_to_the_exact_count():
     masks = {"W": torch.ones(10, 10, dtype=torch.bool)}
-    cut = smallest_of_each_layer({"W": torch.ones(10, 10)}, masks, {"W": 0.37})
-    assert left(cut) == 63 and sparsity(cut) == pytest.approx(0.37, abs=1e-12)
+    cut = layerwise_masks({"W": torch.ones(10, 10)}, masks, {"W": 0.37})
+    assert remaining(cut) == 63 and sparsity(cut) == pytest.approx(0.37, abs=1e-12)
 
 
 def test_one_cut_leaves_exactly_as_many_as_asked_for_in_any_size():
     masks = {"W": torch.ones(37, 41, dtype=torch.bool)}
     for kept in (1, 7, 500, 1516, 1517):
-        assert left(prune_to({"W": torch.rand(37, 41)}, masks, {"W": kept})) == kept
+        assert remaining(prune_to({"W": torch.rand(37, 41)}, masks, {"W": kept})) == kept
 
 
-def test_gradient_times_weight_is_the_change_of_the_loss_without_the_weight():
+def test_snip_scores_are_the_change_of_the_loss_without_the_weight():
     # To first order; so with small weights it agrees with the loss with that weight at zero.
     network, data = small(), images()
     with torch.no_grad():
         network[2].weight.mul_(1e-3)
-    scores = gradient_times_weight(data)(network, full_masks(network))["2.weight"]
+    scores = snip_scores(data)(network, full_masks(network))["2.weight"]
     before = F.cross_entropy(network(data.x), data.y).item()
     with torch.no_grad():
         kept = network[2].weight.double().clone()
@@ -217,19 +217,19 @@ def test_not_a_number_under_the_mask_becomes_zero():
 
 
 def no_training(network, masks):
-    return left(masks)
+    return remaining(masks)
 
 
 def test_five_rounds_of_20_percent_leave_a_third_and_eleven_less_than_a_tenth():
     # 0.8^5 = 0.328 and 0.8^11 = 0.086, with one layer, which is then the last: twice the share.
-    tickets = iterative_magnitude_pruning(nn.Linear(100, 100), no_training, rounds=11, share=0.4)
+    tickets = iterative_magnitude_pruning(nn.Linear(100, 100), no_training, rounds=11, amount=0.4)
     assert tickets[5].sparsity == pytest.approx(1 - 0.8**5, abs=1e-3)
     assert tickets[10].sparsity < 0.9 < tickets[11].sparsity
 
 
 def test_each_ticket_comes_with_the_result_of_training_it():
-    tickets = iterative_magnitude_pruning(small(), no_training, rounds=4, share=0.3)
-    assert [ticket.result for ticket in tickets] == [left(ticket.masks) for ticket in tickets]
+    tickets = iterative_magnitude_pruning(small(), no_training, rounds=4, amount=0.3)
+    assert [ticket.result for ticket in tickets] == [remaining(ticket.masks) for ticket in tickets]
     assert tickets[0].sparsity == 0 and len(tickets) == 5
 
 
@@ -241,9 +241,9 @@ def test_a_round_begins_where_the_network_stood_or_where_it_is_told_to():
         seen.append((snapshot(network), masks))
         learn(network, images(), steps=3, batch_size=16, optimizer=holding(network, masks))
 
-    iterative_magnitude_pruning(network, watch, rounds=2, share=0.3)
+    iterative_magnitude_pruning(network, watch, rounds=2, amount=0.3)
     late = {name: value + 1 for name, value in start.items()}
-    iterative_magnitude_pruning(network, watch, rounds=1, share=0.3, start=late)
+    iterative_magnitude_pruning(network, watch, rounds=1, amount=0.3, start=late)
     for (weights, masks), origin in zip(seen, [start] * 3 + [late] * 2, strict=True):
         for name, value in weights.items():
             expected = origin[name] * masks[name] if name in masks else origin[name]
@@ -257,14 +257,14 @@ def test_the_round_that_is_given_is_the_one_that_runs():
     network = small()
     sizes = network[0].weight.detach().abs()
     tickets = iterative_magnitude_pruning(
-        network, no_training, rounds=1, share=0.5, one_round=keeps_the_smallest
+        network, no_training, rounds=1, amount=0.5, one_round=keeps_the_smallest
     )
     mask = tickets[1].masks["0.weight"]
     assert sizes[mask].max() <= sizes[~mask].min()
 
 
 def test_the_last_layer_loses_half_the_share():
-    assert layer_shares(full_masks(small()), 0.2) == {"0.weight": 0.2, "2.weight": 0.1}
+    assert layer_amounts(full_masks(small()), 0.2) == {"0.weight": 0.2, "2.weight": 0.1}
 
 
 def test_the_same_seeds_give_the_same_tickets():
@@ -282,7 +282,7 @@ def test_the_same_seeds_give_the_same_tickets():
 def saved(tmp_path, network=None):
     network = network or digit_network(40)
     masks = full_masks(network)
-    masks = smallest_of_each_layer(magnitudes(network, masks), masks, dict.fromkeys(masks, 0.9))
+    masks = layerwise_masks(magnitudes(network, masks), masks, dict.fromkeys(masks, 0.9))
     rewind(network, snapshot(network), masks)
     return network, masks, save_sparse(network, masks, tmp_path / "ticket.safetensors")
 
@@ -308,8 +308,8 @@ def test_masks_from_a_file_hold_again(tmp_path):
 def test_a_sparse_file_has_a_bit_a_weight_and_the_values_that_are_left(tmp_path):
     network, masks, path = saved(tmp_path)
     # 43,000 weights: 5,375 bytes of bits; a tenth of them as float32; 410 biases; the header is below a kilobyte.
-    expected = 43_000 // 8 + 4 * left(masks) + 4 * 410
-    assert left(masks) == 4_300
+    expected = 43_000 // 8 + 4 * remaining(masks) + 4 * 410
+    assert remaining(masks) == 4_300
     assert expected < path.stat().st_size < expected + 1024
     dense = tmp_path / "dense.safetensors"
     save_file(network.state_dict(), dense)
@@ -335,12 +335,12 @@ def test_a_kept_weight_that_is_zero_and_a_half_precision_network_come_back_too(t
 @pytest.mark.parametrize("share", [-0.1, 1.0, 1.5, float("nan")])
 def test_a_share_that_is_negative_or_takes_everything_is_refused(share):
     with pytest.raises(PruningError, match=r"from 0 .* to below 1"):
-        iterative_magnitude_pruning(small(), no_training, share=share)
+        iterative_magnitude_pruning(small(), no_training, amount=share)
 
 
 def test_rounds_that_leave_a_layer_empty_are_refused_with_the_layer():
     with pytest.raises(PruningError, match=r"round \d+ leaves no weight in 0\.weight"):
-        iterative_magnitude_pruning(small(), no_training, rounds=30, share=0.9)
+        iterative_magnitude_pruning(small(), no_training, rounds=30, amount=0.9)
 
 
 @pytest.mark.parametrize("kept", [0, -1, 101])
@@ -402,6 +402,6 @@ def test_missing_dense_and_damaged_files_are_refused_by_name(tmp_path):
 def test_definitions_of_the_lesson_fit_on_a_screen():
     import inspect
 
-    for name in ("smallest_of_each_layer", "lottery_round"):
+    for name in ("layerwise_masks", "lottery_round"):
         lines = inspect.getsource(getattr(pruning, name)).splitlines()
         assert sum(bool(line.strip()) for line in lines) <= 25

@@ -22,8 +22,8 @@ from lessonlib.quantization.nf4 import (
     in_blocks,
     nearest,
     normal_float,
+    normalize,
     quantize,
-    unit,
 )
 
 close = torch.testing.assert_close
@@ -105,7 +105,7 @@ def test_codes_are_bitsandbytes_but_at_midpoints(dtype, shape, block_size):
     high, low = packed.flatten() >> 4, packed.flatten() & 15
     expected = torch.stack([high, low], 1).flatten()[: W.numel()]
     differ = codes(q)[: W.numel()] != expected
-    x = unit(in_blocks(W, block_size))[0].flatten()[: W.numel()]
+    x = normalize(in_blocks(W, block_size))[0].flatten()[: W.numel()]
     assert (x[differ, None] - MIDDLES).abs().amin(-1).le(1e-6).all()
     assert differ.float().mean() < 1e-3
     assert torch.equal(q.absmax, state.absmax)
@@ -131,7 +131,7 @@ def test_double_quantization_is_bitsandbytes_but_at_midpoints():
     close(q.second, state.state2.absmax, atol=0, rtol=1e-6)
     close(q.offset, state.offset, atol=0, rtol=1e-6)
     differ = q.absmax != state.absmax
-    x = unit(in_blocks(quantize(W).absmax - q.offset, 256))[0].flatten()[: len(differ)]
+    x = normalize(in_blocks(quantize(W).absmax - q.offset, 256))[0].flatten()[: len(differ)]
     middles = (DYNAMIC[1:] + DYNAMIC[:-1]) / 2
     assert differ.float().mean() < 0.01
     assert (x[differ, None] - middles).abs().amin(-1).le(2**-16 + 1e-6).all()

@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from tiny_models import ALL, bits, filled, logits, random_adapter, same, served
 
 from lessonlib.lora import LoRAError, LoRALinear, add_lora, save_lora
-from lessonlib.lora.deltas import adapter_of, put_adapter
+from lessonlib.lora.deltas import deltas_of, put_deltas
 from lessonlib.models import load_base
 from lessonlib.serving.bank import BankedLinear, LoRABank
 
@@ -29,7 +29,7 @@ def bank(tiny, adapters):
 
 
 def alone(adapter, make_tiny):
-    return put_adapter(make_tiny(), adapter)
+    return put_deltas(make_tiny(), adapter)
 
 
 # --- a mixed batch ------------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ def test_directories_models_and_adapters_in_memory_serve_the_same(make_tiny, tin
     layer = model.model.layers[1].mlp
     layer.up_proj = LoRALinear(layer.up_proj.base, r=2, alpha=5)
     filled(model)
-    bank = LoRABank(make_tiny(), [save_lora(model, tmp_path), model, adapter_of(model)])
+    bank = LoRABank(make_tiny(), [save_lora(model, tmp_path), model, deltas_of(model)])
     expected = logits(model, tiny_tokens[:1])[0]
     for row in served(bank, [0, 1, 2], tiny_tokens[:1].expand(3, -1)):
         close(row, expected, atol=1e-5, rtol=0)

@@ -5,8 +5,8 @@ import torch
 from tiny_models import logits, random_adapter, served
 
 from lessonlib.corpora import tickets
-from lessonlib.lora.deltas import Update, put_adapter
-from lessonlib.lora.merging import merge_updates
+from lessonlib.lora.deltas import Delta, put_deltas
+from lessonlib.lora.merging import merge_deltas
 from lessonlib.models import load_base
 from lessonlib.serving.bank import LoRABank
 from lessonlib.serving.routing import (
@@ -109,13 +109,13 @@ def test_top_1_serves_the_expert_that_was_picked(bank, trained, make_tiny):
     picked = trained[0].pick(mean_hidden(bank.model, tokens))
     assert picked == [0, 1, 2]
     for row, kind in zip(served(bank, picked, tokens), picked, strict=True):
-        expert = put_adapter(make_tiny(), held(bank, kind))
+        expert = put_deltas(make_tiny(), held(bank, kind))
         close(row, logits(expert, tokens[kind : kind + 1])[0], atol=1e-5, rtol=0)
 
 
 def held(bank, kind):
     """The adapter that the bank holds under this number, taken from the bank itself."""
-    return {path: Update(layer.A[kind], layer.B[kind]) for path, layer in bank.layers.items()}
+    return {path: Delta(layer.A[kind], layer.B[kind]) for path, layer in bank.layers.items()}
 
 
 def test_a_mixture_is_the_merge_of_the_experts_with_the_texts_own_weights(bank, make_tiny, tiny_tokens):
@@ -124,7 +124,7 @@ def test_a_mixture_is_the_merge_of_the_experts_with_the_texts_own_weights(bank, 
         mixed = logits(model, tiny_tokens)
     experts = [held(bank, kind) for kind in range(KINDS)]
     for n, weights in enumerate(g.tolist()):
-        merged = put_adapter(make_tiny(), merge_updates(experts, weights))
+        merged = put_deltas(make_tiny(), merge_deltas(experts, weights))
         close(mixed[n], logits(merged, tiny_tokens[n : n + 1])[0], atol=1e-5, rtol=0)
 
 
