@@ -3,7 +3,7 @@
 from evidence import claim
 from tiny_models import tiny_model
 
-from lessonlib.adapters import add_adapters, around
+from lessonlib.adapters import adapter_layers, add_adapters
 from lessonlib.corpora.published import architectures
 from lessonlib.costs import Adapters, PrefixTuning, PromptTuning, architecture
 from lessonlib.evaluation import paired_difference
@@ -22,7 +22,7 @@ def prompts_and_prefixes_train():
 
 @claim("C094")
 def adapters_of_a_layer():
-    paths = [path for path, _ in around(add_adapters(tiny_model(), m=4))]
+    paths = [path for path, _ in adapter_layers(add_adapters(tiny_model(), m=4))]
     return sum("layers.0." in path for path in paths)
 
 
