@@ -9,9 +9,7 @@ import functools
 import json
 import math
 import platform
-import re
 import time
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +19,7 @@ import numpy as np
 import torch
 
 from lessonlib import hardware
+from lessonlib.corpora.duplicates import near_duplicates
 from lessonlib.display import Table
 from lessonlib.evaluation import Accuracy, paired_difference, text_interval
 from lessonlib.models import sha256
@@ -60,19 +59,6 @@ class Check:
         return (
             f"{'passed' if self.passed else 'FAILED'}: {self.name}: {self.figure} (expected {self.expected})"
         )
-
-
-def attempted(name: str, expected: str, measure: Callable[[], Check]) -> Check:
-    """The check that `measure` returns, or a failed one with the error's words where it raises.
-
-    >>> attempted("division", "a number", lambda: 1 / 0)
-    FAILED: division: ZeroDivisionError: division by zero (expected a number)
-    """
-    try:
-        return measure()
-    except Exception as error:
-        said = " ".join(str(error).split())[:300]
-        return Check(name, False, f"{type(error).__name__}: {said}", expected)
 
 
 # --- quality ---------------------------------------------------------------------------------------------------------
@@ -198,47 +184,10 @@ def _with_interval(score: Accuracy) -> str:
 # --- data ------------------------------------------------------------------------------------------------------------
 
 
-def normalised(text: str) -> str:
-    """A text without capitals, signs and figures, so that copies with small changes become equal.
-
-    >>> normalised("  Order #4711: WHERE is it?! ")
-    'order 0 where is it'
-    """
-    text = re.sub(r"\d+", "0", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(re.findall(r"\w+", text))
-
-
-def near_duplicates(
-    texts: Sequence[str], others: Sequence[str], overlap: float = 0.5
-) -> list[tuple[int, int]]:
-    """(place in texts, place in others) of all pairs that are equal when `normalised`, or nearly so.
-
-    overlap: the share of the two texts' word trigrams that both have (Jaccard), from which a pair counts. Texts of
-    fewer than three words have to be equal.
-    """
-    from sklearn.feature_extraction.text import CountVectorizer
-
-    if not len(texts) or not len(others):
-        return []
-    counter = CountVectorizer(analyzer=_trigrams, binary=True, dtype=np.int32)
-    all_texts = counter.fit_transform([*texts, *others])  # (texts + others, trigrams), sparse
-    a, b = all_texts[: len(texts)], all_texts[len(texts) :]
-    shared = (a @ b.T).tocoo()
-    sizes_a, sizes_b = np.asarray(a.sum(1)).ravel(), np.asarray(b.sum(1)).ravel()
-    either = sizes_a[shared.row] + sizes_b[shared.col] - shared.data
-    near = shared.data >= overlap * either
-    return sorted(zip(shared.row[near].tolist(), shared.col[near].tolist()))
-
-
-def _trigrams(text: str) -> set[tuple[str, ...]]:
-    words = normalised(text).split() or [text]
-    return {tuple(words[i : i + 3]) for i in range(max(len(words) - 2, 1))}
-
-
 def no_leak(train: Sequence[str], held_out: Sequence[str], overlap: float = 0.5) -> Check:
     """Whether no held-out text was trained on, neither as it is nor nearly so."""
     exact = len(set(train) & set(held_out))
-    near = {place for place, _ in near_duplicates(held_out, train, overlap)}
+    near = {index for index, _ in near_duplicates(held_out, train, overlap)}
     figure = f"{exact} exact, {len(near)} near duplicates of {len(held_out)} texts"
     return Check("no test text in training", not near and not exact, figure, "none")
 
