@@ -13,7 +13,7 @@ from lessonlib.lora import load_lora, merge_lora, remove_lora
 from lessonlib.quantization.linear import to_four_bits
 from lessonlib.quantization.qlora import model_bytes
 from lessonlib.serving import release
-from lessonlib.serving.release import Check
+from lessonlib.serving.report import Check
 from lessonlib.training.labels import LabelTask
 
 from .answers import BAD_INPUTS, Answers, InputRefused, OffTaskScores, Predictor, answer_seconds, ask

@@ -21,7 +21,7 @@ from torch import nn
 from lessonlib.corpora.own import SPLITS, CorpusError, contradictions, read, split, write_splits
 from lessonlib.models import find_base, load_base, sha256
 from lessonlib.serving import release
-from lessonlib.serving.release import Check, Report
+from lessonlib.serving.report import Check, Report
 
 from .answers import AfternoonError, off_task_scores
 from .checks import figures, off_task_checks, quality_checks, variants, verify

@@ -11,7 +11,7 @@ from torch import nn
 
 from lessonlib.serving import release
 from lessonlib.serving.monitoring import PredictionDrift
-from lessonlib.serving.release import Check
+from lessonlib.serving.report import Check
 from lessonlib.training.labels import LabelTask
 
 from .answers import Answers, InputRefused, Predictor

@@ -14,7 +14,7 @@ from lessonlib.corpora import own
 from lessonlib.evaluation import Accuracy
 from lessonlib.lora import add_lora, load_lora
 from lessonlib.serving import release
-from lessonlib.serving.release import Report
+from lessonlib.serving.report import Report
 from lessonlib.training.labels import LabelTask
 
 

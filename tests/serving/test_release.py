@@ -11,7 +11,7 @@ import torch
 from lessonlib.evaluation import Accuracy
 from lessonlib.serving import release
 from lessonlib.serving.monitoring import PredictionDrift
-from lessonlib.serving.release import Check, Report, ReportError
+from lessonlib.serving.report import CHECKLIST, Check, Report, ReportError
 
 
 def answers(right: int, n: int) -> Accuracy:
@@ -246,7 +246,7 @@ def test_a_line_of_the_list_is_done_when_all_its_checks_are():
         return {line: (done, by) for line, done, by in Report("x", list(checks)).checklist().rows}
 
     stated, reached = release.threshold_first(1.0, 2.0), release.quality_reached(answers(9, 10), 0.8)
-    first = next(iter(release.CHECKLIST))
+    first = next(iter(CHECKLIST))
     assert len(lines()) == 9 and set(lines().values()) == {("NO", "not checked")}
     assert lines(stated)[first] == ("NO", "1 of 1 checks")  # the other is lacking
     assert lines(stated, reached)[first] == ("yes", "2 of 2 checks")
