@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
-from lessonlib.corpora.paper_tables import published
+from lessonlib.corpora.published import published
 from lessonlib.costs import MASTER_WEIGHTS, FullFineTuning, LoRA, QLoRA, fits, training_memory
 from lessonlib.display import Table
 from lessonlib.runs import Run, load_runs
