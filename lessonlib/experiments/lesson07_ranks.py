@@ -8,6 +8,7 @@ runs` records what is missing; it resumes where it was stopped.
 import torch
 
 from lessonlib import corpora
+from lessonlib.corpora import baselines
 from lessonlib.evaluation import Accuracy, accuracy, rank_at_energy, training_bytes
 from lessonlib.lora import add_lora
 from lessonlib.models import load_base
@@ -87,26 +88,11 @@ def full_fine_tuning(seed: int, **training) -> dict:
 @experiment(right_answers=test_intents)
 def word_counts() -> dict:
     """The baseline that any language model has to beat: TF-IDF and logistic regression, C chosen on validation."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline, make_union
-
     train, validation, test = (corpora.tickets(split) for split in corpora.SPLITS)
-
-    def fitted(C):
-        counts = make_union(
-            TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)),
-            TfidfVectorizer(sublinear_tf=True, analyzer="char_wb", ngram_range=(2, 5)),
-        )
-        return make_pipeline(counts, LogisticRegression(C=C, max_iter=2000)).fit(
-            train["text"], train["intent"]
-        )
-
-    models = [fitted(C) for C in (1, 10, 100)]
-    scores = [model.score(validation["text"], validation["intent"]) for model in models]
-    best = models[scores.index(max(scores))]
-    predictions = [int(label) for label in best.predict(test["text"])]
-    return {"score": Accuracy(predictions, list(test["intent"])), "validation": max(scores)}
+    model = baselines.word_counts(train["text"], train["intent"], validation["text"], validation["intent"])
+    predictions = [int(label) for label in model.predict(test["text"])]
+    validation_score = model.score(validation["text"], validation["intent"])
+    return {"score": Accuracy(predictions, list(test["intent"])), "validation": validation_score}
 
 
 # --- which runs are recorded -----------------------------------------------------------------------------------------

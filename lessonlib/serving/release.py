@@ -5,15 +5,10 @@ and what was expected. It judges and measures nothing of a model itself, so it f
 the report like the others; an exception would hide the lines behind it.
 """
 
-import functools
-import json
 import math
 import platform
-import re
 import time
-import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -21,58 +16,15 @@ import numpy as np
 import torch
 
 from lessonlib import hardware
-from lessonlib.display import Table
+from lessonlib.corpora.duplicates import near_duplicates
 from lessonlib.evaluation import Accuracy, paired_difference, text_interval
 from lessonlib.models import sha256
+
+from .report import Check, ReportError
 
 PACKAGES = ("torch", "transformers", "peft", "safetensors", "lessonlib")
 # Formats that may run code when they are read (pickle), by the names under which models are found in them.
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
-
-# The nine lines of the list, and how the names begin of the checks that answer each.
-CHECKLIST = {
-    "a quality threshold, set before the start": ("threshold stated first", "quality on held-out texts"),
-    "training, validation and test apart": ("no test text in training",),
-    "the base measured on the task": ("better than the base",),
-    "trained, and judged on validation": ("validation agrees with test",),
-    "full fine-tuning compared, where quality falls short": ("full fine-tuning considered",),
-    "the merged model answers as the adapter does": ("merged",),
-    "nothing lost on other tasks": ("no regression",),
-    "loaded and switched as in production": ("adapter reloads", "base comes back", "served by the adapter"),
-    "watched after deployment": ("drift watch armed",),
-}
-
-
-class ReportError(ValueError):
-    """A report cannot be made or read; the message says why and what would do."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the list: its name, whether it holds, the figure that was found, and what was expected."""
-
-    name: str
-    passed: bool
-    figure: str
-    expected: str
-
-    def __repr__(self):
-        return (
-            f"{'passed' if self.passed else 'FAILED'}: {self.name}: {self.figure} (expected {self.expected})"
-        )
-
-
-def attempted(name: str, expected: str, measure: Callable[[], Check]) -> Check:
-    """The check that `measure` returns, or a failed one with the error's words where it raises.
-
-    >>> attempted("division", "a number", lambda: 1 / 0)
-    FAILED: division: ZeroDivisionError: division by zero (expected a number)
-    """
-    try:
-        return measure()
-    except Exception as error:
-        said = " ".join(str(error).split())[:300]
-        return Check(name, False, f"{type(error).__name__}: {said}", expected)
 
 
 # --- quality ---------------------------------------------------------------------------------------------------------
@@ -146,6 +98,7 @@ def text_kept(before: Sequence[float], after: Sequence[float], margin: float = 0
     """Whether plain text is still read as well: the mean loss of each text, in nats a token, before and after.
 
     margin: how many nats a token may be added. 0.1 is a perplexity 10.5 % higher.
+    Raises ReportError where the two are not of the same texts, or of none.
     """
     before, after = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
     if before.shape != after.shape or not before.size:
@@ -198,47 +151,10 @@ def _with_interval(score: Accuracy) -> str:
 # --- data ------------------------------------------------------------------------------------------------------------
 
 
-def normalised(text: str) -> str:
-    """A text without capitals, signs and figures, so that copies with small changes become equal.
-
-    >>> normalised("  Order #4711: WHERE is it?! ")
-    'order 0 where is it'
-    """
-    text = re.sub(r"\d+", "0", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(re.findall(r"\w+", text))
-
-
-def near_duplicates(
-    texts: Sequence[str], others: Sequence[str], overlap: float = 0.5
-) -> list[tuple[int, int]]:
-    """(place in texts, place in others) of all pairs that are equal when `normalised`, or nearly so.
-
-    overlap: the share of the two texts' word trigrams that both have (Jaccard), from which a pair counts. Texts of
-    fewer than three words have to be equal.
-    """
-    from sklearn.feature_extraction.text import CountVectorizer
-
-    if not len(texts) or not len(others):
-        return []
-    counter = CountVectorizer(analyzer=_trigrams, binary=True, dtype=np.int32)
-    all_texts = counter.fit_transform([*texts, *others])  # (texts + others, trigrams), sparse
-    a, b = all_texts[: len(texts)], all_texts[len(texts) :]
-    shared = (a @ b.T).tocoo()
-    sizes_a, sizes_b = np.asarray(a.sum(1)).ravel(), np.asarray(b.sum(1)).ravel()
-    either = sizes_a[shared.row] + sizes_b[shared.col] - shared.data
-    near = shared.data >= overlap * either
-    return sorted(zip(shared.row[near].tolist(), shared.col[near].tolist()))
-
-
-def _trigrams(text: str) -> set[tuple[str, ...]]:
-    words = normalised(text).split() or [text]
-    return {tuple(words[i : i + 3]) for i in range(max(len(words) - 2, 1))}
-
-
 def no_leak(train: Sequence[str], held_out: Sequence[str], overlap: float = 0.5) -> Check:
     """Whether no held-out text was trained on, neither as it is nor nearly so."""
     exact = len(set(train) & set(held_out))
-    near = {place for place, _ in near_duplicates(held_out, train, overlap)}
+    near = {index for index, _ in near_duplicates(held_out, train, overlap)}
     figure = f"{exact} exact, {len(near)} near duplicates of {len(held_out)} texts"
     return Check("no test text in training", not near and not exact, figure, "none")
 
@@ -248,6 +164,8 @@ def no_leak(train: Sequence[str], held_out: Sequence[str], overlap: float = 0.5)
 
 def same_outputs(name: str, one: torch.Tensor, other: torch.Tensor, tolerance: float = 1e-4) -> Check:
     """Whether two ways of asking the model give the same log-probabilities, (n, classes) each.
+
+    Raises ReportError where their shapes differ, or there is nothing to compare.
 
     >>> same_outputs("merged equals unmerged", torch.tensor([[0.0, -1.0]]), torch.tensor([[0.0, -1.5]]))
     FAILED: merged equals unmerged: largest difference 5.0e-01, 1 of 1 answers the same (expected at most 1.0e-04)
@@ -278,7 +196,7 @@ def latency(name: str, seconds: Sequence[float], at_most: float) -> Check:
 
 
 def size(name: str, path: str | Path, at_most: int) -> Check:
-    """Whether a file, or all files of a directory, take at most so many bytes."""
+    """Whether a file, or all files of a directory, take at most so many bytes. Raises ReportError for no file at all."""
     path = Path(path)
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     if not files:
@@ -311,9 +229,8 @@ def refuses(call: Callable, inputs: dict[str, object], error: type[Exception] = 
             pass
         except Exception as other:
             let_in.append(f"{what} ({type(other).__name__})")
-    figure = f"{len(inputs) - len(let_in)} of {len(inputs)}" + ("; not refused: " + ", ".join(let_in)) * bool(
-        let_in
-    )
+    named = f"; not refused: {', '.join(let_in)}" if let_in else ""
+    figure = f"{len(inputs) - len(let_in)} of {len(inputs)}{named}"
     return Check("bad inputs refused", not let_in, figure, "all")
 
 
@@ -332,6 +249,8 @@ def watch_tells(test: Callable, fair: Sequence, shifted: Sequence) -> Check:
 
 def provenance(**parts: str | Path) -> dict:
     """Versions and hashes of what the model is made of: files or directories by name, such as base, adapter and data.
+
+    Raises ReportError for a part that does not exist.
 
     >>> provenance(adapter="adapters/billing")["adapter"]  # doctest: +SKIP
     {'path': 'adapters/billing', 'files': {'adapter_model.safetensors': '9f3c…', ...}}
@@ -370,17 +289,7 @@ def _hashes(path: Path) -> dict[str, str]:
         raise ReportError(f"{path} does not exist: give the files that the model is made of")
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     within = path.parent if path.is_file() else path
-    return {str(file.relative_to(within)): _hash_once(file, *_stamp(file)) for file in files}
-
-
-def _stamp(file: Path) -> tuple[int, int]:
-    status = file.stat()
-    return status.st_size, status.st_mtime_ns
-
-
-@functools.cache
-def _hash_once(file: Path, size: int, modified: int) -> str:
-    return sha256(file)  # once a process for a file that has not been touched since
+    return {str(file.relative_to(within)): sha256(file) for file in files}
 
 
 def _version(name: str) -> str:
@@ -388,124 +297,3 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:  # the library is used from its folder
         return "not installed"
-
-
-# --- the report ------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Report:
-    """The checks of one model, with where it comes from; a table in a notebook, two files on disk.
-
-    facts: figures without a verdict, such as seconds of training. found: what `provenance` returned.
-
-    >>> Report("Tickets", [Check("size", True, "9 bytes", "at most 10")])
-    Tickets: 1 of 1 checks passed
-    check | passed | figure | expected
-    size | yes | 9 bytes | at most 10
-    """
-
-    title: str
-    checks: list[Check] = field(default_factory=list)
-    facts: dict[str, object] = field(default_factory=dict)
-    found: dict[str, object] = field(default_factory=dict)
-
-    @property
-    def passed(self) -> bool:
-        """Whether there are checks and all hold."""
-        return bool(self.checks) and all(check.passed for check in self.checks)
-
-    @property
-    def failures(self) -> list[Check]:
-        return [check for check in self.checks if not check.passed]
-
-    @property
-    def headline(self) -> str:
-        held = len(self.checks) - len(self.failures)
-        return f"{self.title}: {held} of {len(self.checks)} checks passed"
-
-    def table(self) -> Table:
-        rows = [(c.name, "yes" if c.passed else "NO", c.figure, c.expected) for c in self.checks]
-        return Table(("check", "passed", "figure", "expected"), rows)
-
-    def checklist(self) -> Table:
-        """The nine lines of CHECKLIST, each with how many of its checks passed; one that nobody checked is not done."""
-        rows = []
-        for line, names in CHECKLIST.items():
-            found = {name: [c for c in self.checks if c.name.startswith(name)] for name in names}
-            checks = [check for own in found.values() for check in own]
-            held = sum(check.passed for check in checks)
-            done = all(found.values()) and held == len(checks)
-            rows.append(
-                (
-                    line,
-                    "yes" if done else "NO",
-                    f"{held} of {len(checks)} checks" if checks else "not checked",
-                )
-            )
-        return Table(("line", "done", "by"), rows)
-
-    def __repr__(self):
-        return f"{self.headline}\n{self.table()}"
-
-    def _repr_html_(self):
-        return f"<p>{self.headline}</p>{self.table()._repr_html_()}"
-
-    def markdown(self) -> str:
-        """The report as a page: checks, figures, and where everything comes from."""
-        lines = [f"# {self.headline}"]
-        for heading, table in (("Checks", self.table()), ("The list, line by line", self.checklist())):
-            lines += ["", f"## {heading}", "", *_markdown_table(table.columns, table.rows)]
-        if self.facts:
-            lines += ["", "## Figures", "", *_markdown_table(("what", "figure"), self.facts.items())]
-        if self.found:
-            lines += [
-                "",
-                "## Versions and hashes",
-                "",
-                *_markdown_table(("what", "value"), _flat(self.found)),
-            ]
-        return "\n".join(lines) + "\n"
-
-    def write(self, directory: str | Path) -> list[Path]:
-        """Write report.json and report.md into a directory; earlier ones of these names are replaced. Returns both."""
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        content = {
-            "title": self.title,
-            "passed": self.passed,
-            "checks": [asdict(check) for check in self.checks],
-        }
-        content |= {"facts": self.facts, "found": self.found}
-        files = {
-            "report.json": json.dumps(content, indent=1, ensure_ascii=False) + "\n",
-            "report.md": self.markdown(),
-        }
-        for name, text in files.items():
-            (directory / name).write_text(text, "utf8")
-        return [directory / name for name in files]
-
-    @classmethod
-    def read(cls, directory: str | Path) -> "Report":
-        """The report that `write` left in a directory. Raises ReportError where there is none or it is damaged."""
-        path = Path(directory) / "report.json"
-        try:
-            content = json.loads(path.read_text("utf8"))
-            checks = [Check(**check) for check in content["checks"]]
-            return cls(content["title"], checks, content["facts"], content["found"])
-        except (OSError, ValueError, KeyError, TypeError) as cause:
-            raise ReportError(f"{path} is no report ({cause}): write it again with Report.write") from cause
-
-
-def _markdown_table(columns: Sequence[str], rows) -> list[str]:
-    def line(cells):
-        return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-    return [line(columns), line("---" for _ in columns), *map(line, rows)]
-
-
-def _flat(found: dict, before: str = "") -> list[tuple[str, object]]:
-    rows = []
-    for name, value in found.items():
-        rows += _flat(value, f"{before}{name} · ") if isinstance(value, dict) else [(before + name, value)]
-    return rows

@@ -9,12 +9,12 @@ from own_files import CLASSES, ROWS, write
 from tiny_models import filled, logits, tiny_model, tiny_tokenizer
 
 from lessonlib import afternoon
-from lessonlib.afternoon import AfternoonError, InputRefused
-from lessonlib.afternoon import pipeline as room
+from lessonlib.afternoon import AfternoonError, InputRefused, trials
+from lessonlib.corpora import own
 from lessonlib.evaluation import Accuracy
 from lessonlib.lora import add_lora, load_lora
 from lessonlib.serving import release
-from lessonlib.serving.release import Report
+from lessonlib.serving.report import Report
 from lessonlib.training.labels import LabelTask
 
 
@@ -24,7 +24,7 @@ def mine(tmp_path):
 
 
 def read(path, **columns):
-    return afternoon.read(path, **({"text": "body", "label": "topic"} | columns))
+    return own.read(path, **({"text": "body", "label": "topic"} | columns))
 
 
 # --- the question ----------------------------------------------------------------------------
@@ -51,7 +51,7 @@ def test_a_long_text_loses_its_end_and_keeps_the_question(tokenizer):
 
 
 def test_answers_come_in_the_order_of_the_rows(tiny, tokenizer, mine):
-    splits, task = room.split(read(mine)), afternoon.question(tokenizer, CLASSES)
+    splits, task = own.split(read(mine)), afternoon.question(tokenizer, CLASSES)
     rows = splits["train"]
     all_at_once = afternoon.ask(tiny, task, rows)
     for place in (0, 7, 41):
@@ -66,22 +66,28 @@ def test_a_threshold_that_was_stated_stays(tmp_path):
     assert afternoon.state_threshold(tmp_path, 0.2) == first and first.value == 0.8
 
 
-# --- the desk -----------------------------------------------------------------------------------------------
+def test_baselines_by_hand(mine):
+    scores = afternoon.baselines(own.split(read(mine)))
+    assert scores["majority"].test.value == pytest.approx(1 / 3)
+    assert scores["word counts"].test.value == 1.0  # no word stands in two classes
 
 
-def test_the_desk_answers_as_the_batch_does(tiny, tokenizer, mine):
-    rows, task = room.split(read(mine))["test"], LabelTask(tokenizer, CLASSES)
-    answers, desk = afternoon.ask(tiny, task, rows), afternoon.Desk(tiny, task)
-    label, sure = desk(rows[0]["text"])
+# --- the predictor -----------------------------------------------------------------------------------------------
+
+
+def test_the_predictor_answers_as_the_batch_does(tiny, tokenizer, mine):
+    rows, task = own.split(read(mine))["test"], LabelTask(tokenizer, CLASSES)
+    answers, predictor = afternoon.ask(tiny, task, rows), afternoon.Predictor(tiny, task)
+    label, sure = predictor(rows[0]["text"])
     assert label == CLASSES[answers.labels[0]]
     assert sure == pytest.approx(answers.log_probs[0].max().exp().item(), rel=1e-4)
 
 
-def test_the_desk_refuses_what_it_was_not_made_for(tiny, tokenizer):
-    desk = afternoon.Desk(tiny, afternoon.question(tokenizer, CLASSES))
-    assert release.refuses(desk, afternoon.BAD_INPUTS, InputRefused).passed
+def test_the_predictor_refuses_what_it_was_not_made_for(tiny, tokenizer):
+    predictor = afternoon.Predictor(tiny, afternoon.question(tokenizer, CLASSES))
+    assert release.refuses(predictor, afternoon.BAD_INPUTS, InputRefused).passed
     with pytest.raises(InputRefused, match=r"makes \d+ tokens; at most \d+ are read: shorten it"):
-        desk("parcel " * 500)
+        predictor("parcel " * 500)
 
 
 # --- the watch, and what a server answers ------------------------------------------------------------------------
@@ -136,29 +142,29 @@ class Server:
 
 @pytest.fixture
 def asked(tiny, tokenizer, mine):
-    """Rows, their desk, and the answers of the base and of the model with an adapter."""
+    """Rows, their predictor, and the answers of the base and of the model with an adapter."""
     rows, task = (
-        room.split(read(mine))["test"],
+        own.split(read(mine))["test"],
         afternoon.question(tokenizer, ["refund", "delivery", "x y z"]),
     )
     base = afternoon.ask(tiny, task, rows)
     tuned = afternoon.ask(filled(add_lora(tiny, r=4)), task, rows)
-    return rows, afternoon.Desk(tiny, task), base, tuned
+    return rows, afternoon.Predictor(tiny, task), base, tuned
 
 
 def test_a_server_with_the_adapter_passes(asked, tokenizer):
-    rows, desk, base, tuned = asked
-    server = Server(desk.model, tokenizer)
-    checks = afternoon.load(server, desk, rows, base, tuned, requests=12, clients=3)
+    rows, predictor, base, tuned = asked
+    server = Server(predictor.model, tokenizer)
+    checks = afternoon.load(server, predictor, rows, base, tuned, requests=12, clients=3)
     assert all(check.passed for check in checks), checks
     assert "9 of 9 answers the same; 0.00 nats from the adapter's" in checks[0].figure
     assert server.asked == ["afternoon"] * 12 and checks[1].figure.startswith("12 of 12 answered, 3 clients")
 
 
 def test_a_server_with_the_bare_base_fails(asked, tokenizer, make_tiny):
-    rows, desk, base, tuned = asked
+    rows, predictor, base, tuned = asked
     answered, under_load = afternoon.load(
-        Server(make_tiny(), tokenizer, broken=True), desk, rows, base, tuned
+        Server(make_tiny(), tokenizer, broken=True), predictor, rows, base, tuned
     )
     assert not answered.passed and "0.00 from the base's" in answered.figure
     assert not under_load.passed and under_load.figure.startswith("0 of 60")
@@ -235,8 +241,8 @@ def test_the_saved_adapter_answers_as_the_report_says(done):
     task = afternoon.read_task(tokenizer, out / "adapter")
     with (out / "splits" / "test.csv").open(encoding="utf8") as file:
         rows = list(csv.DictReader(file))
-    desk = afternoon.Desk(load_lora(model, out / "adapter"), task)
-    said = [CLASSES.index(desk(row["text"])[0]) for row in rows]
+    predictor = afternoon.Predictor(load_lora(model, out / "adapter"), task)
+    said = [CLASSES.index(predictor(row["text"])[0]) for row in rows]
     assert str(Accuracy(said, [CLASSES.index(row["label"]) for row in rows])) == report.facts["tuned, test"]
 
 
@@ -254,7 +260,7 @@ def test_an_afternoon_is_taken_up_where_it_stood(done, monkeypatch, capsys):
     def no_training(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(room, "fit", no_training)
+    monkeypatch.setattr(trials, "fit", no_training)
     assert afternoon.main(arguments) == 0
     again = Report.read(out)
     assert again.facts["tuned, test"] == report.facts["tuned, test"]

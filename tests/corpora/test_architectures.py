@@ -8,8 +8,7 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig
 
-from lessonlib.corpora.paper_tables import published
-from lessonlib.corpora.published import architecture, architectures
+from lessonlib.corpora.published import architecture, architectures, published
 
 ALL = architectures()
 NAMES = """

@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from lessonlib.corpora import paper_tables
-from lessonlib.corpora.paper_tables import DIRECTORY, paper_table, published
+from lessonlib.corpora import published as room
+from lessonlib.corpora.published import PAPER_TABLES, paper_table, published
 
-TABLES = sorted(path.stem for path in DIRECTORY.glob("*.csv"))
+TABLES = sorted(path.stem for path in PAPER_TABLES.glob("*.csv"))
 HU = [f"hu2021_table{number}" for number in (1, 4, 5, 6, 8, 12, 15, 16, 18)]
 WIDTH, LAYERS = 12_288, 96  # GPT-3 175B: Hu et al. 2021, sections 1 and 7.1
 
@@ -44,7 +44,7 @@ def test_the_tables_of_hu_are_here():
 
 @pytest.mark.parametrize("name", TABLES)
 def test_a_file_has_one_finite_value_a_line_and_no_cell_twice(name):
-    with (DIRECTORY / f"{name}.csv").open(encoding="utf8", newline="") as file:
+    with (PAPER_TABLES / f"{name}.csv").open(encoding="utf8", newline="") as file:
         header, *lines = csv.reader(file)
     assert header == ["paper", "table", "row", "column", "value", "unit"]
     cells = paper_table(name)
@@ -416,8 +416,12 @@ def test_compute_optimal_training_is_six_operations_a_parameter_and_token():
 
 
 def test_errors_name_what_there_is():
-    with pytest.raises(KeyError, match=r"no table 'hu2021_table99'.*hu2021_table4, hu2021_table5"):
-        paper_table("hu2021_table99")
+    with pytest.raises(
+        KeyError, match=r"no table 'hu2021_tabel15' in data/paper_tables; nearest: hu2021_table15"
+    ):
+        paper_table("hu2021_tabel15")
+    with pytest.raises(KeyError, match=r"no table '99'.*there are .*hu2021_table4, hu2021_table5"):
+        paper_table("99")
     with pytest.raises(KeyError, match=r"no row 'LoRA'.*FT, BitFit 14\.2M"):
         published("hu2021_table4", "LoRA", "WikiSQL")
     with pytest.raises(KeyError, match=r"no column 'SQuAD'; there are parameters, WikiSQL"):
@@ -430,5 +434,5 @@ def test_a_caller_cannot_change_the_kept_table():
 
 
 def test_examples_in_the_docstrings_hold():
-    outcome = doctest.testmod(paper_tables)
+    outcome = doctest.testmod(room)
     assert outcome.attempted >= 2 and outcome.failed == 0

@@ -5,8 +5,7 @@ import re
 import pytest
 
 from lessonlib.corpora import DATA
-from lessonlib.corpora.paper_tables import DIRECTORY
-from lessonlib.corpora.published import Paper, architectures, gpus, papers
+from lessonlib.corpora.published import PAPER_TABLES, Paper, architectures, gpus, papers
 from lessonlib.course.claims import claims
 
 PAPERS = papers()
@@ -111,11 +110,11 @@ def test_citations_are_recognized():
 
 def test_every_table_is_of_a_paper_that_is_here():
     keys = {paper.key for paper in PAPERS}
-    assert {path.stem.partition("_")[0] for path in DIRECTORY.glob("*.csv")} <= keys
+    assert {path.stem.partition("_")[0] for path in PAPER_TABLES.glob("*.csv")} <= keys
 
 
 def test_the_datasheet_counts_what_is_here():
     sheet = (DATA / "references.md").read_text("utf8")
-    tables = len(list(DIRECTORY.glob("*.csv")))
+    tables = len(list(PAPER_TABLES.glob("*.csv")))
     assert f"| {len(architectures())} published models:" in sheet and f"| {len(gpus())} GPUs:" in sheet
     assert f"| {len(PAPERS)} papers " in sheet and f"| {tables} tables," in sheet

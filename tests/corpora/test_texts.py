@@ -1,6 +1,8 @@
 """The texts of the course, and a learner's own file in their place."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -90,6 +92,11 @@ def test_the_fingerprint_is_that_of_names_and_bytes(tmp_path, monkeypatch):
     (folder / "b.jsonl").write_bytes(b"[]\n")
     (folder / "b.jsonl").rename(folder / "c.jsonl")
     assert fingerprint("own") != first
+
+
+def test_where_the_data_are_is_known_without_the_library_of_datasets():
+    code = "import sys; from lessonlib.corpora import DATA; assert 'datasets' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # --- your own file: what is refused -------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import pytest
 import torch
 from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 
-from lessonlib.corpora.paper_tables import published
+from lessonlib.corpora.published import published
 from lessonlib.costs import (
     Adapters,
     FullFineTuning,
