@@ -14,19 +14,17 @@ import random
 import re
 from collections.abc import Sequence
 
-import torch
-from transformers import DynamicCache, StoppingCriteriaList, StopStringCriteria
-
 from lessonlib import corpora
 from lessonlib.evaluation import Accuracy
 from lessonlib.lora import add_lora, load_lora, merge_lora, save_lora
 from lessonlib.models import cache_directory, load_base
+from lessonlib.prompting import complete
 from lessonlib.reasoning import (
+    Completion,
+    Demonstration,
     ProgramRejected,
     Search,
     TextProposer,
-    Worked,
-    Written,
     breadth_first,
     chain_prompt,
     direct_prompt,
@@ -41,7 +39,7 @@ from lessonlib.reasoning import (
     step_by_step_prompt,
     write_chains,
 )
-from lessonlib.reasoning.chains import STOPS
+from lessonlib.reasoning.chains import STOP
 from lessonlib.reasoning.search import TARGET, Move, State, written
 from lessonlib.runs import Run, load_runs
 from lessonlib.training import fit, seed_everything
@@ -78,7 +76,7 @@ def _answers_of_problems(run: Run) -> list[int]:
     return [row["answer"] for row in problems("test", run.settings["most_steps"])]
 
 
-def questions(kind: str) -> tuple[list[Worked], list[Worked], list[list[str] | None]]:
+def questions(kind: str) -> tuple[list[Demonstration], list[Demonstration], list[list[str] | None]]:
     """Examples to show, questions to ask, and the choices of each question (None: the answer is a number)."""
     if kind == "arithmetic":
         shown = [corpora.word_problems("train")[row] for row in range(SHOTS)]
@@ -95,23 +93,25 @@ def questions(kind: str) -> tuple[list[Worked], list[Worked], list[list[str] | N
     return shown, [_with_options(row) for row in rows], [_options(row) for row in rows]
 
 
-def _worked(rows: Sequence[dict]) -> list[Worked]:
-    return [Worked(row["question"], row["chain"], row["answer"]) for row in rows]
+def _worked(rows: Sequence[dict]) -> list[Demonstration]:
+    return [Demonstration(row["question"], row["chain"], row["answer"]) for row in rows]
 
 
 def _options(row: dict) -> list[str]:
     return [option.rstrip(".") for option in row["options"]]
 
 
-def _with_options(row: dict) -> Worked:
+def _with_options(row: dict) -> Demonstration:
     options = _options(row)
-    return Worked(f"{row['question']} Options: {'; '.join(options)}.", row["chain"], options[row["answer"]])
+    return Demonstration(
+        f"{row['question']} Options: {'; '.join(options)}.", row["chain"], options[row["answer"]]
+    )
 
 
-def _ticket(row: dict, chain: str = "") -> Worked:
+def _ticket(row: dict, chain: str = "") -> Demonstration:
     named = "; ".join(corpora.SENTIMENTS)
     question = f"Is this ticket negative, neutral or positive? {row['text']} Options: {named}."
-    return Worked(question, chain, corpora.SENTIMENTS[row["sentiment"]])
+    return Demonstration(question, chain, corpora.SENTIMENTS[row["sentiment"]])
 
 
 def read_answer(text: str, choices: Sequence[str] | None) -> int | float | None:
@@ -144,35 +144,9 @@ def _ask(model, tokenizer, way: str, shown, texts: Sequence[str], most_tokens: i
 ANSWER_TOKENS = 12
 
 
-@torch.no_grad()
 def write_behind(model, tokenizer, prefix: str, prompts: Sequence[str], most_tokens: int) -> list[str]:
     """What `write_chains` writes behind prefix + prompt, in less time: the prefix, which all share, is read once."""
-    shared = tokenizer(prefix, add_special_tokens=False).input_ids
-    cache = model(torch.tensor([shared]), use_cache=True).past_key_values if shared else None
-    order = sorted(
-        range(len(prompts)), key=lambda row: len(prompts[row])
-    )  # like lengths share a batch, to pad less
-    stop = StoppingCriteriaList([StopStringCriteria(tokenizer, list(STOPS))])
-    texts = {}
-    for rows in (order[i : i + 50] for i in range(0, len(order), 50)):
-        own = tokenizer(
-            [prompts[row] for row in rows], add_special_tokens=False, padding=True, padding_side="left"
-        )
-        front = torch.tensor([shared] * len(rows), dtype=torch.long)
-        ids = torch.cat([front, torch.tensor(own.input_ids)], dim=1)
-        mask = torch.cat([torch.ones_like(front), torch.tensor(own.attention_mask)], dim=1)
-        past = DynamicCache(
-            [(k.repeat(len(rows), 1, 1, 1), v.repeat(len(rows), 1, 1, 1)) for k, v, *_ in cache or ()]
-        )
-        out = model.generate(
-            input_ids=ids, attention_mask=mask, past_key_values=past, do_sample=False, max_new_tokens=most_tokens,
-            pad_token_id=tokenizer.pad_token_id, stopping_criteria=stop,
-        )  # fmt: skip
-        wrote = tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
-        texts |= {
-            row: min((text.partition(stop)[0] for stop in STOPS), key=len) for row, text in zip(rows, wrote)
-        }
-    return [texts[row] for row in range(len(prompts))]
+    return complete(model, tokenizer, prompts, most_tokens, STOP, prefix=prefix, batch_size=50)
 
 
 @experiment(right_answers=_answers_of_kind)
@@ -195,7 +169,7 @@ def prompted(kind: str, way: str, count: int, most_tokens: int) -> dict:
     }
 
 
-def _right(item: Worked, choices: Sequence[str] | None) -> int:
+def _right(item: Demonstration, choices: Sequence[str] | None) -> int:
     return item.answer if choices is None else list(choices).index(item.answer)
 
 
@@ -289,7 +263,7 @@ def tuned(
 
 def _solve(model, tokenizer, target: str, rows: list[dict]) -> dict:
     prompts = [prompt_and_completion(row, target)[0] for row in rows]
-    wrote = write_chains(model, tokenizer, prompts, most_tokens=MOST_TOKENS[target], batch_size=100)
+    wrote = write_chains(model, tokenizer, prompts, max_new_tokens=MOST_TOKENS[target], batch_size=100)
     texts = [w.text for w in wrote]
     if target == "program":
         return _judge_programs(texts, rows)
@@ -361,7 +335,7 @@ def votes(k: int, temperature: float, count: int, most_steps: int, **training) -
     prompts = [prompt_and_completion(row, "chain")[0] for row in rows]
     chains = sample_chains(
         model, tokenizer, prompts, k, temperature=temperature, seed=training["seed"],
-        most_tokens=MOST_TOKENS["chain"], batch_size=160,
+        max_new_tokens=MOST_TOKENS["chain"], batch_size=160,
     )  # fmt: skip
     sampled = [[final_number(chain.text) for chain in these] for these in chains]
     greedy = _solve(model, tokenizer, "chain", rows)
@@ -452,8 +426,8 @@ def game_of_24(proposer: str, count: int, **settings) -> dict:
     """
     played = hands("test")[:count]
     if proposer.startswith("symbolic"):
-        keep = None if proposer.endswith("complete") else 5
-        return _played(played, [breadth_first(hand, every_move, keep=keep) for hand in played])
+        beam_width = None if proposer.endswith("complete") else 5
+        return _played(played, [breadth_first(hand, every_move, beam_width=beam_width) for hand in played])
     sampling = {name: settings.pop(name) for name in ("lines", "temperature") if name in settings}
     pairs = traces(settings["steps"] * settings["batch_size"], settings["seed"])
     model, tokenizer = _tuned_model("game", pairs, settings)
@@ -474,7 +448,7 @@ def _played(played: list, searches: list[Search]) -> dict:
 
 def _play_greedily(model, tokenizer, played: list) -> dict:
     prompts = [hand_prompt(start(hand)) for hand in played]
-    texts = [w.text for w in write_chains(model, tokenizer, prompts, most_tokens=100, batch_size=50)]
+    texts = [w.text for w in write_chains(model, tokenizer, prompts, max_new_tokens=100, batch_size=50)]
     searches = [breadth_first(hand, TextProposer(_NextLine(text))) for hand, text in zip(played, texts)]
     return _played(played, searches) | {"written": texts}
 
@@ -507,18 +481,18 @@ def _search_together(model, tokenizer, played: list, lines: int, temperature: fl
     kept = _Kept()
     while True:
         kept.missing, proposer = {}, TextProposer(kept)
-        searches = [breadth_first(hand, proposer, keep=5) for hand in played]
+        searches = [breadth_first(hand, proposer, beam_width=5) for hand in played]
         if not kept.missing:
             counts = {"proposed": proposer.proposed, "malformed": proposer.malformed}
             return _played(played, searches) | counts
         wrote = sample_chains(
             model, tokenizer, [f"Numbers: {state}\n" for state in kept.missing], lines, temperature=temperature,
-            seed=seed, most_tokens=32, stops=["\n"], batch_size=200,
+            seed=seed, max_new_tokens=32, stop=["\n"], batch_size=200,
         )  # fmt: skip
         kept.lines |= {state: _first_lines(texts) for state, texts in zip(kept.missing, wrote)}
 
 
-def _first_lines(texts: list[Written]) -> list[str]:
+def _first_lines(texts: list[Completion]) -> list[str]:
     """The different lines among the samples, the most frequent first."""
     lines = [text.text for text in texts]
     return sorted(dict.fromkeys(lines), key=lines.count, reverse=True)

@@ -1,38 +1,34 @@
 """Prompts, the scores of their labels, calibration, the choice of examples, and writing."""
 
-from .scoring import (
-    CONTENT_FREE,
-    HEAD_ROWS,
-    TEMPLATE,
-    FewShotPrompt,
+from lessonlib.writing import (
+    Completion,
     PromptError,
-    calibrate,
-    common_run,
+    PromptTooLong,
     complete,
+    completions,
     context_length,
-    evaluating,
-    model_vectors,
-    pad_right,
-    score_labels,
-    score_whole_texts,
-    select_diverse,
-    select_random,
-    select_similar,
-    word_vectors,
+    eval_mode,
 )
+
+from .calibration import CONTENT_FREE, calibrate
+from .examples import select_diverse, select_random, select_similar, word_vectors
+from .prompts import TEMPLATE, FewShotPrompt
+from .scoring import HEAD_ROWS, longest_common_prefix, pad_right, score_labels, score_whole_texts
 
 __all__ = [
     "CONTENT_FREE",
     "HEAD_ROWS",
     "TEMPLATE",
+    "Completion",
     "FewShotPrompt",
     "PromptError",
+    "PromptTooLong",
     "calibrate",
-    "common_run",
     "complete",
+    "completions",
     "context_length",
-    "evaluating",
-    "model_vectors",
+    "eval_mode",
+    "longest_common_prefix",
     "pad_right",
     "score_labels",
     "score_whole_texts",

@@ -1,10 +1,10 @@
 """Reasoning with a language model: chains and votes, programs in a sandbox, search, tools. One file an idea."""
 
+from lessonlib.writing import Completion, PromptTooLong
+
 from .chains import (
-    PromptTooLong,
+    Demonstration,
     Vote,
-    Worked,
-    Written,
     chain_prompt,
     direct_prompt,
     final_choice,
@@ -32,6 +32,8 @@ from .search import (
 from .tools import ReAct, Step, Trace, calculator, model_writer
 
 __all__ = [
+    "Completion",
+    "Demonstration",
     "Move",
     "ProgramRejected",
     "ProgramResult",
@@ -42,8 +44,6 @@ __all__ = [
     "TextProposer",
     "Trace",
     "Vote",
-    "Worked",
-    "Written",
     "breadth_first",
     "calculator",
     "chain_prompt",

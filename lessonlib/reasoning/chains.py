@@ -11,19 +11,18 @@ A prompt ends without a space: the model writes it, as part of its first token.
 import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from transformers import GenerationConfig, StoppingCriteriaList, StopStringCriteria
 
 from lessonlib.display import Bar
+from lessonlib.writing import Completion, completions
 
-STOPS = ("\n\n", "\nQ:")  # where an answer ends and the model would go on with a question of its own
+STOP = ("\n\n", "\nQ:")  # where an answer ends and the model would go on with a question of its own
 
 
-class Worked(NamedTuple):
-    """A worked example: a question, the steps to its answer, and the answer."""
+class Demonstration(NamedTuple):
+    """An example that is worked out: a question, the steps to its answer, and the answer."""
 
     question: str
     chain: str
@@ -33,7 +32,7 @@ class Worked(NamedTuple):
 # --- prompts ------------------------------------------------------------------------------------------------
 
 
-def direct_prompt(question: str, examples: Sequence[Worked] = ()) -> str:
+def direct_prompt(question: str, examples: Sequence[Demonstration] = ()) -> str:
     """The question with room for the answer alone; the examples, too, are answered directly.
 
     >>> print(direct_prompt("What is 2 + 3?"))
@@ -44,10 +43,10 @@ def direct_prompt(question: str, examples: Sequence[Worked] = ()) -> str:
     return f"{shown}Q: {question}\nA: The answer is"
 
 
-def chain_prompt(question: str, examples: Sequence[Worked] = ()) -> str:
+def chain_prompt(question: str, examples: Sequence[Demonstration] = ()) -> str:
     """The question behind examples whose steps are written out before their answers.
 
-    >>> print(chain_prompt("And 1 + 1?", [Worked("What is 2 + 3?", "2 and 3 make 5.", 5)]))
+    >>> print(chain_prompt("And 1 + 1?", [Demonstration("What is 2 + 3?", "2 and 3 make 5.", 5)]))
     Q: What is 2 + 3?
     A: 2 and 3 make 5. The answer is 5.
     <BLANKLINE>
@@ -71,34 +70,20 @@ def step_by_step_answer_prompt(question: str, chain: str) -> str:
 # --- writing ------------------------------------------------------------------------------------------------
 
 
-class PromptTooLong(ValueError):
-    """A prompt leaves no room in the model's context for what is asked for; the message says by how many tokens."""
-
-
-@dataclass(frozen=True)
-class Written:
-    """What a model wrote behind a prompt, up to the stop; how many tokens that took; whether it came to an end."""
-
-    text: str
-    tokens: int
-    ended: bool
-
-
 def write_chains(
     model,
     tokenizer,
     prompts: Sequence[str],
     *,
-    most_tokens: int = 128,
-    stops: Sequence[str] = STOPS,
+    max_new_tokens: int = 128,
+    stop: Sequence[str] = STOP,
     batch_size: int = 16,
-) -> list[Written]:
+) -> list[Completion]:
     """Continue each prompt with the likeliest token, step by step, in batches; the same texts as one at a time.
 
-    Raises ValueError for an empty prompt, and PromptTooLong for one that leaves no room in the model's context.
+    Raises PromptError for an empty prompt, and PromptTooLong for one that leaves no room in the model's context.
     """
-    settings = GenerationConfig(do_sample=False)
-    return _write(model, tokenizer, prompts, settings, most_tokens, stops, batch_size)
+    return _write(model, tokenizer, prompts, max_new_tokens, stop, batch_size=batch_size)
 
 
 def sample_chains(
@@ -109,10 +94,10 @@ def sample_chains(
     *,
     temperature: float = 0.7,
     seed: int = 0,
-    most_tokens: int = 128,
-    stops: Sequence[str] = STOPS,
+    max_new_tokens: int = 128,
+    stop: Sequence[str] = STOP,
     batch_size: int = 16,
-) -> list[list[Written]]:
+) -> list[list[Completion]]:
     """`n` different continuations of each prompt, drawn from the model's distribution at a temperature.
 
     The same seed and batch size give the same texts; the random numbers outside stay as they were.
@@ -120,61 +105,25 @@ def sample_chains(
     """
     if n < 1 or temperature <= 0:
         raise ValueError(f"n = {n} chains at temperature {temperature}: at least one, and above zero")
-    settings = GenerationConfig(do_sample=True, temperature=temperature, top_k=0, top_p=1.0)
+    whole_distribution = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         many = [prompt for prompt in prompts for _ in range(n)]
-        written = _write(model, tokenizer, many, settings, most_tokens, stops, batch_size)
+        written = _write(
+            model, tokenizer, many, max_new_tokens, stop, batch_size=batch_size, **whole_distribution
+        )
     return [written[i : i + n] for i in range(0, len(written), n)]
 
 
-def _write(model, tokenizer, prompts, settings, most_tokens, stops, batch_size) -> list[Written]:
-    ids = [tokenizer(prompt, add_special_tokens=False).input_ids for prompt in prompts]
-    _refuse_prompts(model, ids, most_tokens)
-    settings.update(
-        max_new_tokens=most_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    # Made once: it reads the whole vocabulary, which takes half a second.
-    criteria = StoppingCriteriaList([StopStringCriteria(tokenizer, list(stops))] if stops else [])
-    order = sorted(range(len(ids)), key=lambda row: len(ids[row]))  # like lengths share a batch, to pad less
-    written, bar = {}, Bar(total=len(ids), desc="Writing")
-    for i in range(0, len(order), batch_size):
-        rows = order[i : i + batch_size]
-        batch = tokenizer.pad(
-            {"input_ids": [ids[row] for row in rows]}, padding_side="left", return_tensors="pt"
-        )
-        with torch.no_grad():
-            out = model.generate(
-                **batch.to(model.device), generation_config=settings, stopping_criteria=criteria
-            )
-        for row, new in zip(rows, out[:, batch.input_ids.shape[1] :].tolist()):
-            written[row] = _cut(tokenizer, new, stops)
-        bar.update(len(rows))
-    bar.finish(f"Written: {len(ids)} continuations")
-    return [written[row] for row in range(len(ids))]
-
-
-def _refuse_prompts(model, ids, most_tokens: int) -> None:
-    room = getattr(model.config, "max_position_embeddings", None)
-    for row, tokens in enumerate(ids):
-        if not tokens:
-            raise ValueError(f"prompt {row} is empty: there is nothing to continue")
-        if room and (over := len(tokens) + most_tokens - room) > 0:
-            raise PromptTooLong(
-                f"prompt {row} has {len(tokens):,} tokens and {most_tokens} more are asked for: {over:,} over the "
-                f"model's {room:,}; show fewer examples, or ask for less"
-            )
-
-
-def _cut(tokenizer, new: list[int], stops) -> Written:
-    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
-    kept = next((i for i, token in enumerate(new) if token in ends), len(new))
-    text = tokenizer.decode(new[:kept], clean_up_tokenization_spaces=False)
-    places = [place for stop in stops if (place := text.find(stop)) >= 0]
-    return Written(text[: min(places, default=len(text))], kept, bool(places) or kept < len(new))
+def _write(model, tokenizer, prompts, max_new_tokens, stop, **settings) -> list[Completion]:
+    """Under a progress bar. A text ends where the tokenizer says, whatever the model's own settings are."""
+    bar = Bar(total=len(prompts), desc="Writing")
+    ends = [token for token in (tokenizer.eos_token_id, tokenizer.pad_token_id) if token is not None]
+    settings |= {"eos_token_id": ends, "progress": bar.update}
+    written = completions(model, tokenizer, prompts, max_new_tokens, stop, **settings)
+    bar.finish(f"Written: {len(prompts)} continuations")
+    return written
 
 
 # --- reading ------------------------------------------------------------------------------------------------
@@ -195,10 +144,10 @@ def final_number(text: str) -> int | float | None:
     """
     text = text.replace("−", "-")
     behind = ANSWER_IS.split(text)
-    found = list(NUMBER.finditer(behind[-1]))
-    if not found:
+    numbers = list(NUMBER.finditer(behind[-1]))
+    if not numbers:
         return None
-    number = found[0] if len(behind) > 1 else found[-1]
+    number = numbers[0] if len(behind) > 1 else numbers[-1]
     sign = -1 if number[0].startswith("-") else 1
     whole, fraction = number[1].replace(",", ""), number[2]
     return sign * (float(whole + fraction) if fraction and fraction.strip(".0") else int(whole))
@@ -208,6 +157,7 @@ def final_choice(text: str, choices: Sequence[str]) -> str | None:
     """The choice that an answer ends in: the first named behind the last "answer is"; without these words, the last.
 
     Capitals do not matter, whole words do, and of two choices that begin alike the longer one counts.
+    Raises ValueError for no choices, empty ones, and two that differ in nothing but capitals.
 
     >>> final_choice("Not no. The answer is Yes, no doubt.", ["yes", "no"])
     'yes'
@@ -217,9 +167,9 @@ def final_choice(text: str, choices: Sequence[str]) -> str | None:
     longest_first = sorted(choices, key=len, reverse=True)
     named = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?!\w)", re.IGNORECASE)
     behind = ANSWER_IS.split(text)
-    if not (found := named.findall(behind[-1])):
+    if not (names := named.findall(behind[-1])):
         return None
-    name = found[0] if len(behind) > 1 else found[-1]
+    name = names[0] if len(behind) > 1 else names[-1]
     return next(choice for choice in choices if choice.casefold() == name.casefold())
 
 

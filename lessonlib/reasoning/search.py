@@ -61,8 +61,8 @@ def written(state: State) -> str:
 @functools.lru_cache(2**14)
 def results(a: Fraction, b: Fraction) -> list[tuple[str, Fraction, Fraction, Fraction]]:
     """All (sign, x, y, x sign y) of two numbers, in either order where the order matters."""
-    found = [("+", a, b, a + b), ("*", a, b, a * b), ("-", a, b, a - b), ("-", b, a, b - a)]
-    return found + [("/", x, y, x / y) for x, y in ((a, b), (b, a)) if y]
+    always = [("+", a, b, a + b), ("*", a, b, a * b), ("-", a, b, a - b), ("-", b, a, b - a)]
+    return always + [("/", x, y, x / y) for x, y in ((a, b), (b, a)) if y]
 
 
 # --- proposers: state -> moves ------------------------------------------------------------------------------
@@ -95,11 +95,11 @@ def read_move(state: State, line: str) -> Move | None:
     >>> read_move(start([4, 6, 8, 8]), "8 - 6 = 3 (left: 3 4 8)") is None
     True
     """
-    if not isinstance(line, str) or not (found := LINE.fullmatch(line)):
+    if not isinstance(line, str) or not (match := LINE.fullmatch(line)):
         return None
     try:
-        a, b, result = (Fraction(found[group]) for group in (1, 3, 4))
-        left = start(found[5].split())
+        a, b, result = (Fraction(match[group]) for group in (1, 3, 4))
+        left = start(match[5].split())
     except (ValueError, ZeroDivisionError):
         return None
     rest = list(state)
@@ -107,8 +107,8 @@ def read_move(state: State, line: str) -> Move | None:
         if number not in rest:
             return None
         rest.remove(number)
-    right = (found[2], a, b, result) in results(a, b) and left == tuple(sorted((*rest, result)))
-    return Move(a, found[2], b, result, left) if right else None
+    right = (match[2], a, b, result) in results(a, b) and left == tuple(sorted((*rest, result)))
+    return Move(a, match[2], b, result, left) if right else None
 
 
 class TextProposer:
@@ -163,13 +163,13 @@ def breadth_first(
     numbers: Iterable,
     propose: Callable[[State], Sequence[Move]] = every_move,
     value: Callable[[State], float] = nearness,
-    keep: int | None = 5,
+    beam_width: int | None = 5,
 ) -> Search:
     """Tree of thoughts, breadth first: propose moves from each state of a level, keep the best states, go on.
 
     propose: state -> moves. value: state -> larger is better; of equals the first proposed is kept.
-    keep: states of a level to go on with (5 in the paper); None keeps all, and the search is complete if the
-        proposer is. It ends with the first move to 24.
+    beam_width: states of a level to go on with (5 in the paper); None keeps all, and the search is complete if
+        the proposer is. It ends with the first move to 24.
     """
     begin = start(numbers)
     if begin == (TARGET,):
@@ -186,8 +186,8 @@ def breadth_first(
                 if move.left == (TARGET,):
                     return Search((*path, move), expression(begin, (*path, move)), nodes)
         level = following
-        if keep is not None:
-            best = sorted(following, key=value, reverse=True)[:keep]
+        if beam_width is not None:
+            best = sorted(following, key=value, reverse=True)[:beam_width]
             level = {state: following[state] for state in best}
     return Search(None, None, nodes)
 
@@ -206,7 +206,7 @@ def solve_24(numbers: Iterable) -> Search:
     hand = start(numbers)
     if len(hand) != 4:
         raise ValueError(f"the hand has {len(hand)} numbers; the game of 24 is played with four")
-    return breadth_first(hand, every_move, keep=None)
+    return breadth_first(hand, every_move, beam_width=None)
 
 
 def greedy(numbers: Iterable, propose: Callable[[State], Sequence[Move]]) -> Search:
@@ -235,8 +235,8 @@ def expression(numbers: Iterable, moves: Iterable[Move]) -> str:
     for move in moves:
         parts = []
         for number in (move.a, move.b):
-            place = next(i for i, (value, _) in enumerate(texts) if value == number)
-            parts.append(texts.pop(place)[1])
+            index = next(i for i, (value, _) in enumerate(texts) if value == number)
+            parts.append(texts.pop(index)[1])
         whole = f"{parts[0]} {move.sign} {parts[1]}"
         texts.append((move.result, f"({whole})"))
     return whole

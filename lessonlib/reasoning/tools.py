@@ -18,7 +18,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from .chains import PromptTooLong, Written, write_chains
+from lessonlib.writing import Completion, PromptTooLong
+
+from .chains import write_chains
 from .programs import ProgramRejected, run_program
 
 LONGEST_OBSERVATION = 400  # characters
@@ -40,11 +42,13 @@ def calculator(expression: str) -> str:
         return str(rejected)
 
 
-def model_writer(model, tokenizer) -> Callable[[str, int], Written]:
+def model_writer(model, tokenizer) -> Callable[[str, int], Completion]:
     """A language model as ReAct's writer: greedy, up to the place where the observation would stand."""
 
-    def write(prompt: str, most_tokens: int) -> Written:
-        return write_chains(model, tokenizer, [prompt], most_tokens=most_tokens, stops=["\nObservation"])[0]
+    def write(prompt: str, max_new_tokens: int) -> Completion:
+        return write_chains(
+            model, tokenizer, [prompt], max_new_tokens=max_new_tokens, stop=["\nObservation"]
+        )[0]
 
     return write
 
@@ -86,14 +90,14 @@ class Trace:
 class ReAct:
     """The loop of thought, action and observation.
 
-    write(prompt, most_tokens) -> Written: a model (see `model_writer`), or any function.
+    write(prompt, max_new_tokens) -> Completion: a model (see `model_writer`), or any function.
     tools: name -> function from text to text. `finish[answer]` ends the run and is no tool.
     instructions: stands before the question: what the tools do, worked examples.
     steps, seconds, tokens: the most that a run takes. Seconds are looked at between steps: a call of `write` or of a
     tool that has begun is waited for, so that these bound themselves. Of `tokens`, a step may use `step_tokens`.
 
     >>> lines = iter([" I add.\\nAction 1: calculator[40 + 2]", " That is it.\\nAction 2: finish[42]"])
-    >>> agent = ReAct(lambda prompt, most: Written(next(lines), 12, True), {"calculator": calculator})
+    >>> agent = ReAct(lambda prompt, max_new_tokens: Completion(next(lines), 12, True), {"calculator": calculator})
     >>> print(agent("What is 40 + 2?"))
     Question: What is 40 + 2?
     Thought 1: I add.
@@ -106,7 +110,7 @@ class ReAct:
 
     def __init__(
         self,
-        write: Callable[[str, int], Written],
+        write: Callable[[str, int], Completion],
         tools: Mapping[str, Callable[[str], str]],
         *,
         instructions: str = "",
@@ -160,16 +164,16 @@ class ReAct:
     def _carry_out(self, text: str, trace: Trace) -> Step:
         """Read the first action in a text and carry it out. The model's own observations are cut off."""
         text = text.split("\nObservation")[0]
-        found = ACTION.search(text)
-        thought = one_line(text[: found.start()] if found else text)
-        action = one_line(found[0].partition(":")[2]) if found else ""
-        name = (found[1] or "").casefold() if found and not found[3].strip() else ""
+        line = ACTION.search(text)
+        thought = one_line(text[: line.start()] if line else text)
+        action = one_line(line[0].partition(":")[2]) if line else ""
+        name = (line[1] or "").casefold() if line and not line[3].strip() else ""
         if name == FINISH:
-            trace.answer, trace.ended = found[2].strip(), "finished"
+            trace.answer, trace.ended = line[2].strip(), "finished"
             return Step(thought, action, "")
         if name in self.tools:
             try:
-                return Step(thought, action, one_line(str(self.tools[name](found[2].strip()))))
+                return Step(thought, action, one_line(str(self.tools[name](line[2].strip()))))
             except Exception as cause:  # a tool may be anybody's code; its failure is for the model to read
                 observation = f"{name} failed: {type(cause).__name__}: {cause}"
         else:

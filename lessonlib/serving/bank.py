@@ -16,6 +16,7 @@ from torch import nn
 
 from lessonlib.lora import LoRAError, lora_layers
 from lessonlib.lora.deltas import Delta, Deltas, bare_copy, deltas_of, read_deltas, refuse_misfit
+from lessonlib.writing import generate_tokens
 
 BASE = -1  # the row of a batch that wants no adapter
 
@@ -159,23 +160,18 @@ class LoRABank:
         """What each row's adapter says after its prompt: greedy, with the key-value cache, all rows together.
 
         prompts: token numbers, of unequal lengths; they are padded on the left. Each reply ends at max_new_tokens or
-        before the model's end-of-text token.
+        before the model's end-of-text token. Raises LoRAError where rows and prompts are not as many, for a number
+        that no adapter has, and for a prompt without tokens.
         """
         if len(rows) != len(prompts):
             raise LoRAError(f"{len(rows)} adapter numbers for {len(prompts)} prompts: give one for each")
-        ids, mask = _padded_left(prompts, self._pad, self.model.device)
+        if not prompts or not all(len(prompt) for prompt in prompts):
+            raise LoRAError("a prompt without tokens: give each at least one")
         with self.using(rows):
-            whole = self.model.generate(
-                ids,
-                attention_mask=mask,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                temperature=None,  # a chat model's own settings are for sampling
-                top_p=None,
-                top_k=None,
-                pad_token_id=self._pad,
+            replies = generate_tokens(
+                self.model, prompts, pad_token_id=self._pad, max_new_tokens=max_new_tokens
             )
-        return [self._until_end(reply) for reply in whole[:, ids.shape[1] :].tolist()]
+        return [self._until_end(reply) for reply in replies]
 
     # --- within ------------------------------------------------------------------------------------------------------
 
@@ -234,13 +230,3 @@ class LoRABank:
 
     def _until_end(self, reply: list[int]) -> list[int]:
         return reply[: min((reply.index(end) for end in self._ends if end in reply), default=len(reply))]
-
-
-def _padded_left(prompts, pad: int, device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token numbers and attention mask, both (N, T): every prompt ends in the last column."""
-    if not prompts or not all(len(prompt) for prompt in prompts):
-        raise LoRAError("a prompt without tokens: give each at least one")
-    longest = max(map(len, prompts))
-    ids = [[pad] * (longest - len(p)) + list(p) for p in prompts]
-    mask = [[0] * (longest - len(p)) + [1] * len(p) for p in prompts]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)

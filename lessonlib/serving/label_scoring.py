@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from lessonlib.prompting import common_run
+from lessonlib.prompting import longest_common_prefix
 
 from .admission import EngineError
 
@@ -52,7 +52,7 @@ def label_tokens(tokenizer, prompt: str, labels: Sequence[str]) -> tuple[list[in
     if isinstance(labels, str) or not labels or not all(labels):
         raise EngineError(f"labels is {labels!r}: give a list of words, each with its space in front")
     rows = tokenizer([prompt, *(prompt + label for label in labels)], add_special_tokens=False).input_ids
-    shared = common_run(rows)
+    shared = longest_common_prefix(rows)
     if not shared:
         raise EngineError(f"the prompt {prompt!r} has no token in front of its labels: give it at least one")
     return rows[0][:shared], [row[shared:] for row in rows[1:]]

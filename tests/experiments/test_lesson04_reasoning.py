@@ -73,7 +73,7 @@ def test_searching_together_finds_what_searching_alone_does(monkeypatch):
     class Writer:  # in the place of the tuned model: it writes every move, and a line that is none
         def __call__(self, model, tokenizer, prompts, n, **_):
             states = [start(prompt.removeprefix("Numbers: ").split()) for prompt in prompts]
-            return [[x.Written(str(m), 9, True) for m in [*every_move(s), "Hm."]] for s in states]
+            return [[x.Completion(str(m), 9, True) for m in [*every_move(s), "Hm."]] for s in states]
 
     monkeypatch.setattr(x, "sample_chains", Writer())
     played = x.hands("test")[:10]
@@ -87,7 +87,7 @@ def test_searching_together_finds_what_searching_alone_does(monkeypatch):
 def test_writing_behind_a_shared_prefix_writes_the_same(prefix):
     model, tokenizer = tiny_model(), tiny_tokenizer()
     prompts = ["Ticket: thanks", "Ticket: broken refund question\nTopic:", "A"]
-    whole = write_chains(model, tokenizer, [prefix + prompt for prompt in prompts], most_tokens=8)
+    whole = write_chains(model, tokenizer, [prefix + prompt for prompt in prompts], max_new_tokens=8)
     assert x.write_behind(model, tokenizer, prefix, prompts, 8) == [w.text for w in whole]
     assert len({w.text for w in whole}) == 3
 
@@ -96,7 +96,7 @@ def test_greedy_playing_follows_the_written_lines(monkeypatch):
     hand = x.hands("test")[0]
     lines = [str(move) for move in solve_24(hand).moves]
     texts = ["\n".join(lines), "\n".join(lines[:-1]), "\n".join(["1 + 1 = 3 (left: 3)", *lines])]
-    monkeypatch.setattr(x, "write_chains", lambda *_, **__: [x.Written(text, 9, True) for text in texts])
+    monkeypatch.setattr(x, "write_chains", lambda *_, **__: [x.Completion(text, 9, True) for text in texts])
     results = x._play_greedily(None, None, [hand] * 3)
     assert results["score"].predictions == [1, 0, 0]
     assert results["nodes"] == [len(lines) + 1, len(lines), 1]

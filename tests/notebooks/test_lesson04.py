@@ -73,8 +73,8 @@ def test_an_edit_in_the_notebooks_own_vote_changes_the_outcome():
 def test_an_edit_in_the_notebooks_own_search_changes_the_outcome():
     hand = [4, 6, 8, 8]
     ours = defined("breadth_first")
-    assert [ours(hand, keep=keep) for keep in (5, None)] == [
-        search.breadth_first(hand, keep=keep) for keep in (5, None)
+    assert [ours(hand, beam_width=width) for width in (5, None)] == [
+        search.breadth_first(hand, beam_width=width) for width in (5, None)
     ]
     assert defined("breadth_first", "reverse=True", "reverse=False")(hand) != ours(hand)
     assert defined("breadth_first", "nodes += 1", "nodes += 2")(hand).nodes > ours(hand).nodes

@@ -8,10 +8,10 @@ import torch
 
 from lessonlib.models import load_base
 from lessonlib.reasoning import (
+    Completion,
+    Demonstration,
     PromptTooLong,
     Vote,
-    Worked,
-    Written,
     chain_prompt,
     direct_prompt,
     final_choice,
@@ -23,7 +23,9 @@ from lessonlib.reasoning import (
     write_chains,
 )
 
-PENS = Worked("A box holds 3 pens. How many are in 4 boxes?", "4 boxes of 3 pens hold 4 * 3 = 12 pens.", 12)
+PENS = Demonstration(
+    "A box holds 3 pens. How many are in 4 boxes?", "4 boxes of 3 pens hold 4 * 3 = 12 pens.", 12
+)
 PROMPTS = [
     "Ticket: late parcel\nTopic:",
     "Ticket: a",
@@ -61,17 +63,17 @@ def test_no_prompt_ends_in_a_space():
 # --- writing ------------------------------------------------------------------------------------------------
 
 
-def alone(model, tokenizer, prompt, most_tokens):
+def alone(model, tokenizer, prompt, max_new_tokens):
     """Greedy text by transformers.generate, without a batch and without padding."""
     ids = tokenizer(prompt, return_tensors="pt").input_ids
     ends = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
-    out = model.generate(ids, max_new_tokens=most_tokens, do_sample=False, **ends)
+    out = model.generate(ids, max_new_tokens=max_new_tokens, do_sample=False, **ends)
     return tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 def test_batched_writing_equals_generate_on_each_prompt(tiny, tokenizer, batch_size):
-    written = write_chains(tiny, tokenizer, PROMPTS, most_tokens=12, stops=(), batch_size=batch_size)
+    written = write_chains(tiny, tokenizer, PROMPTS, max_new_tokens=12, stop=(), batch_size=batch_size)
     assert [w.text for w in written] == [alone(tiny, tokenizer, prompt, 12) for prompt in PROMPTS]
     assert len({w.text for w in written}) == len(PROMPTS)
 
@@ -82,16 +84,16 @@ def test_greedy_with_cache_equals_the_likeliest_token_of_whole_passes(tiny, toke
     for _ in range(12):
         with torch.no_grad():
             new.append(int(tiny(torch.tensor([ids + new])).logits[0, -1].argmax()))
-    assert write_chains(tiny, tokenizer, PROMPTS[:1], most_tokens=12, stops=())[0].text == tokenizer.decode(
+    assert write_chains(tiny, tokenizer, PROMPTS[:1], max_new_tokens=12, stop=())[0].text == tokenizer.decode(
         new
     )
 
 
 def test_writing_stops_at_the_first_stop(tiny, tokenizer):
-    whole = write_chains(tiny, tokenizer, PROMPTS, most_tokens=12, stops=())
+    whole = write_chains(tiny, tokenizer, PROMPTS, max_new_tokens=12, stop=())
     assert [(w.tokens, w.ended) for w in whole] == [(12, False)] * 3
     stop = next(c for c in whole[0].text[1:] if c.isascii())
-    cut = write_chains(tiny, tokenizer, PROMPTS, most_tokens=12, stops=[stop])
+    cut = write_chains(tiny, tokenizer, PROMPTS, max_new_tokens=12, stop=[stop])
     assert [w.text for w in cut] == [w.text.split(stop)[0] for w in whole]
     assert cut[0].ended and cut[0].tokens < 12 and cut[0].text
 
@@ -103,7 +105,9 @@ def test_the_end_of_text_ends_a_row_and_is_not_in_it(tiny, tokenizer):
     text, eos = tokenizer.eos_token, tokenizer.convert_ids_to_tokens(token)
     tokenizer.eos_token = eos
     try:
-        assert write_chains(tiny, tokenizer, PROMPTS[:1], most_tokens=5, stops=())[0] == Written("", 0, True)
+        assert write_chains(tiny, tokenizer, PROMPTS[:1], max_new_tokens=5, stop=())[0] == Completion(
+            "", 0, True
+        )
     finally:
         tokenizer.eos_token = text
 
@@ -114,24 +118,25 @@ def test_the_base_model_writes_in_a_batch_what_it_writes_alone():
     prompts = [
         chain_prompt(question, [PENS]) for question in ("What is 2 + 3?", "Tom eats 2 of 7 pears. And now?")
     ]
-    together = write_chains(model, tokenizer, prompts, most_tokens=24)
-    assert together == [write_chains(model, tokenizer, [prompt], most_tokens=24)[0] for prompt in prompts]
+    together = write_chains(model, tokenizer, prompts, max_new_tokens=24)
+    assert together == [write_chains(model, tokenizer, [prompt], max_new_tokens=24)[0] for prompt in prompts]
     assert not any("\n\n" in w.text or "Q:" in w.text for w in together)
 
 
 def test_an_empty_prompt_and_one_over_the_context_are_refused(tiny, tokenizer):
     with pytest.raises(ValueError, match="prompt 1 is empty"):
-        write_chains(tiny, tokenizer, ["a", ""], most_tokens=5)
+        write_chains(tiny, tokenizer, ["a", ""], max_new_tokens=5)
     tokens = len(tokenizer("a " * 70).input_ids)  # the tiny model's context is 128
     with pytest.raises(
-        PromptTooLong, match=rf"prompt 0 has {tokens} tokens .*: {tokens + 20 - 128} over the model's 128"
+        PromptTooLong,
+        match=rf"prompt 0 has {tokens} tokens, .* {tokens + 20 - 128} more than the model's context of 128",
     ):
-        write_chains(tiny, tokenizer, ["a " * 70], most_tokens=20)
+        write_chains(tiny, tokenizer, ["a " * 70], max_new_tokens=20)
     assert write_chains(tiny, tokenizer, []) == []
 
 
 def test_samples_differ_and_the_same_seed_gives_the_same(tiny, tokenizer):
-    draw = lambda seed: sample_chains(tiny, tokenizer, PROMPTS, 4, seed=seed, most_tokens=8)  # noqa: E731
+    draw = lambda seed: sample_chains(tiny, tokenizer, PROMPTS, 4, seed=seed, max_new_tokens=8)  # noqa: E731
     before = torch.get_rng_state()
     one, again, other = draw(0), draw(0), draw(1)
     assert torch.equal(torch.get_rng_state(), before)
@@ -147,7 +152,7 @@ def test_samples_follow_the_models_distribution(tiny, tokenizer):
         logits = tiny(tokenizer(PROMPTS[0], return_tensors="pt").input_ids).logits[0, -1]
     expected = torch.softmax(logits / temperature, -1)
     chains = sample_chains(
-        tiny, tokenizer, PROMPTS[:1], n, temperature=temperature, most_tokens=1, stops=(), batch_size=500
+        tiny, tokenizer, PROMPTS[:1], n, temperature=temperature, max_new_tokens=1, stop=(), batch_size=500
     )[0]
     counts = Counter(chain.text for chain in chains)
     by_text = Counter()

@@ -108,9 +108,9 @@ def test_nodes_by_hand():
 
 def test_keeping_few_states_is_cheaper_and_misses_some(searches):
     some = [hand for hand in HANDS[::20] if searches[hand].moves is not None]
-    narrow = {keep: [breadth_first(hand, keep=keep) for hand in some] for keep in (1, 5, 20)}
-    solved = [sum(search.moves is not None for search in narrow[keep]) for keep in (1, 5, 20)]
-    nodes = [sum(search.nodes for search in narrow[keep]) for keep in (1, 5, 20)]
+    narrow = {width: [breadth_first(hand, beam_width=width) for hand in some] for width in (1, 5, 20)}
+    solved = [sum(search.moves is not None for search in narrow[width]) for width in (1, 5, 20)]
+    nodes = [sum(search.nodes for search in narrow[width]) for width in (1, 5, 20)]
     assert solved[0] < solved[1] < solved[2] <= len(some)
     assert nodes[0] < nodes[1] < nodes[2] < sum(searches[hand].nodes for hand in some)
 
@@ -121,8 +121,8 @@ def test_a_better_value_needs_fewer_nodes():
         return 24 in reachable(state)
 
     for hand in [(4, 6, 8, 8), (3, 3, 8, 8), (1, 5, 5, 5), (2, 3, 12, 13)]:
-        assert breadth_first(hand, value=oracle, keep=1).moves is not None
-    assert breadth_first((3, 3, 8, 8), value=nearness, keep=1).moves is None
+        assert breadth_first(hand, value=oracle, beam_width=1).moves is not None
+    assert breadth_first((3, 3, 8, 8), value=nearness, beam_width=1).moves is None
 
 
 def test_nearness_is_the_distance_one_move_ahead():
@@ -185,7 +185,7 @@ def test_a_text_proposer_counts_and_drops_what_is_malformed():
         ]
 
     proposer = TextProposer(write)
-    search = breadth_first([3, 3, 8, 8], proposer, keep=None)
+    search = breadth_first([3, 3, 8, 8], proposer, beam_width=None)
     assert search == solve_24([3, 3, 8, 8])
     asked = proposer.malformed // 2
     assert proposer.malformed == 2 * asked > 2
