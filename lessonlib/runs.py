@@ -9,7 +9,6 @@ import hashlib
 import json
 import textwrap
 import tomllib
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -120,11 +119,6 @@ def load_runs(experiment: str, **settings) -> list[Run]:
             f"no recorded run of {experiment!r} with {settings}; {len(runs)} of it are in {DIRECTORY}"
         )
     return sorted(chosen, key=lambda run: json.dumps(run.settings, sort_keys=True))
-
-
-def best_on_validation(trials: Sequence[Run]) -> Run:
-    """The trial with the best validation accuracy; where the loss was recorded, the lower one decides ties."""
-    return max(trials, key=lambda run: (run.results["validation"], -run.results.get("validation_loss", 0.0)))
 
 
 def _signatures() -> dict:

@@ -95,14 +95,6 @@ def test_the_band_is_wilsons_at_99_per_cent():
     assert made(0.9, 200).band == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
-def test_the_best_trial_is_that_of_validation_and_the_loss_decides_ties():
-    def trial(validation, loss):
-        return runs.Run("", "", {}, {}, "", "", 0.0, {}, {"validation": validation, "validation_loss": loss})
-
-    low, tie, best = trial(0.5, 0.1), trial(0.7, 0.9), trial(0.7, 0.4)
-    assert runs.best_on_validation([low, tie, best]) is best
-
-
 def test_a_signature_needs_a_reason(tmp_path, monkeypatch):
     path = tmp_path / "signed_off.toml"
     monkeypatch.setattr(runs, "SIGNED_OFF", path)

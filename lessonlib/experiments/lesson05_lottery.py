@@ -208,7 +208,7 @@ def rate_means(data: str) -> dict[float, float]:
     }
 
 
-def best_rate(data: str) -> float:
+def best_mean_rate(data: str) -> float:
     """The learning rate with the best mean validation accuracy of the dense network."""
     means = rate_means(data)
     return max(means, key=means.get)

@@ -24,7 +24,8 @@ from lessonlib.display import Table
 from lessonlib.evaluation import mean_difference, shares_right, text_interval
 from lessonlib.runs import Run
 
-from . import lesson08_methods as room
+from . import lesson08_gap as gap
+from . import lesson08_methods as methods
 
 BASE = "smollm2-135m"
 
@@ -47,7 +48,7 @@ def difference(a: Sequence[Run], b: Sequence[Run]) -> tuple[float, float, float]
     return mean_difference([run.answers() for run in a], [run.answers() for run in b])
 
 
-BOTH = (room.UNCHANGED, room.LONGER_NAME, *room.CONDITIONS)
+BOTH = (gap.UNCHANGED, gap.LONGER_NAME, *gap.CONDITIONS)
 
 
 def both_ways(condition: str) -> tuple[list[Run], list[Run]]:
@@ -55,7 +56,7 @@ def both_ways(condition: str) -> tuple[list[Run], list[Run]]:
 
     Raises LookupError where either is not recorded.
     """
-    found = [room.under(condition, method) for method in room.MAIN]
+    found = [gap.under(condition, method) for method in methods.MAIN]
     seeds = set.intersection(*({run.settings["seed"] for run in runs} for runs in found))
     lora, full = ([run for run in runs if run.settings["seed"] in seeds] for runs in found)
     return lora, full
@@ -64,7 +65,7 @@ def both_ways(condition: str) -> tuple[list[Run], list[Run]]:
 # --- the tables ------------------------------------------------------------------------------------------------------
 
 
-def recorded(read: Callable = room.chosen, names: Sequence[str] = room.METHODS) -> dict:
+def recorded(read: Callable = methods.chosen, names: Sequence[str] = methods.METHODS) -> dict:
     """What `read` gives for each name, the names left out of which nothing is recorded."""
     found = {}
     for name in names:

@@ -21,7 +21,6 @@ from lessonlib.training import fit, seed_everything
 from .registry import experiment, record
 from .tickets import ALL_LINEAR, scores, short_tickets, test_intents, ticket_task
 from .trials import best_rate
-from .trials import chosen as chosen  # the notebook asks for it here
 
 FORMAT = {format.name: format for format in FORMATS}
 READ = 24  # validation tickets that a base reads for its loss on plain text

@@ -20,7 +20,7 @@ from lessonlib.lora.deltas import Adapter, adapter_of, put_adapter, shell
 from lessonlib.lora.merging import add_factors, merge_updates, svd_merge, ties
 from lessonlib.lora.stacking import forgetting, stack_lora
 from lessonlib.models import load_base
-from lessonlib.runs import Run, best_on_validation, load_runs
+from lessonlib.runs import Run, load_runs
 from lessonlib.serving.bank import LoRABank
 from lessonlib.serving.routing import Router, mean_hidden, mixing, train_router, wrong_expert_rate
 from lessonlib.training import fit, seed_everything
@@ -28,7 +28,7 @@ from lessonlib.training.labels import Batch, LabelTask, label_logits
 
 from .registry import experiment, record
 from .tickets import TASKS, VALIDATION, short_tickets, ticket_task
-from .trials import best_rate
+from .trials import best_on_validation, best_rate
 
 TESTED = 100  # test tickets; three questions about each
 TARGETS = ("q_proj", "v_proj")
