@@ -31,6 +31,11 @@ def test_a_run_is_read_back_as_it_was_kept(directory):
     assert [path.name for path in directory.iterdir()] == [f"{run.id}.json"]
 
 
+def test_a_run_made_anew_stands_in_the_old_ones_place(directory):
+    runs.keep(made(0.5, r=2))
+    assert runs.keep(made(0.9, r=2)).accuracy == runs.load_runs("fake")[0].accuracy == 0.9
+
+
 def test_a_run_that_was_not_recorded_is_none(directory):
     assert runs.kept("fake-00000000") is None
 

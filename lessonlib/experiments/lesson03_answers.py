@@ -24,8 +24,8 @@ def parse_word(answer: str, words: Sequence[str]) -> int | None:
     >>> parse_word(" happy.", ["unhappy", "happy"]), parse_word(" I am not happy", ["unhappy", "happy"])
     (1, None)
     """
-    said = answer.strip().partition("\n")[0].strip(' .!"}').lower()
-    return list(words).index(said) if said in words else None
+    word = answer.strip().partition("\n")[0].strip(' .!"}').lower()
+    return list(words).index(word) if word in words else None
 
 
 def form_prompt(form: str, text: str) -> str:

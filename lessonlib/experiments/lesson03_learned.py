@@ -40,8 +40,8 @@ def _learned(model, tokenizer, *, learning_rate: float, steps: int, batch_size: 
     for split in ("validation", "test"):
         asked = corpora.tickets(split)
         scores[split] = accuracy(model, task, asked["text"], asked["intent"])
-    found = {"score": scores["test"], "validation": scores["validation"].value}
-    return found | history.results() | {"bytes": training_bytes(model)}
+    results = {"score": scores["test"], "validation": scores["validation"].value}
+    return results | history.results() | {"bytes": training_bytes(model)}
 
 
 @experiment(right_answers=test_intents)

@@ -79,11 +79,11 @@ def exact_head(model: nn.Module) -> nn.Module:
 def sentiment_tickets(split: str = "validation") -> tuple[list[str], list[int]]:
     """Texts and targets (0 negative, 1 positive) of a split, as many of each as the rarer class has, in their order."""
     rows = corpora.tickets(split)
-    places = [[i for i, label in enumerate(rows["sentiment"]) if label == c] for c in CLASSES]
-    few = min(map(len, places))
-    kept = sorted(i for group in places for i in group[:few])
+    of_class = [[i for i, label in enumerate(rows["sentiment"]) if label == c] for c in CLASSES]
+    few = min(map(len, of_class))
+    chosen = sorted(i for group in of_class for i in group[:few])
     texts = rows["text"]
-    return [texts[i] for i in kept], [CLASSES.index(rows["sentiment"][i]) for i in kept]
+    return [texts[i] for i in chosen], [CLASSES.index(rows["sentiment"][i]) for i in chosen]
 
 
 @functools.cache
@@ -190,9 +190,9 @@ def two_classes(session) -> TwoClasses:
 
 
 def _of_two(rows, most: int) -> tuple[list[str], list[int]]:
-    places = [[i for i, label in enumerate(rows["label"]) if label == c][:most] for c in (0, 1)]
-    kept = sorted(places[0] + places[1])
-    return [rows["text"][i] for i in kept], [rows["label"][i] for i in kept]
+    first, second = ([i for i, label in enumerate(rows["label"]) if label == c][:most] for c in (0, 1))
+    chosen = sorted(first + second)
+    return [rows["text"][i] for i in chosen], [rows["label"][i] for i in chosen]
 
 
 def recorded_scores(run: Run, inputs: str = "content_free") -> tuple[torch.Tensor, torch.Tensor]:
@@ -257,7 +257,7 @@ def toggles(grid: Sequence[Run], calibrated: Callable):
     def measured(*parts):
         run = cells[parts]
         ways = {"as it is": run.answers(), "calibrated": read_again(run, calibrated)}
-        return {name: (found.value, *found.interval) for name, found in ways.items()}
+        return {name: (accuracy.value, *accuracy.interval) for name, accuracy in ways.items()}
 
     worst = min(cells, key=lambda key: cells[key].accuracy)
     return lists, text, measured, grid[0].score["n"], worst

@@ -1,4 +1,4 @@
-"""The recorded runs of 04 on the game of 24, with the symbolic proposer and with a tuned model in its place.
+"""The recorded runs of 04 on the game of 24, with the symbolic proposer and with a tuned model for it.
 
 A prediction is whether a hand was solved.
 """
@@ -129,7 +129,7 @@ class _NextLine:
         return [next(self.lines, "")]
 
 
-class _Kept:
+class _LineCache:
     """Lines already written for states, as a writer; what it was asked for and has not stands in `missing`."""
 
     def __init__(self):
@@ -144,18 +144,18 @@ class _Kept:
 
 def _search_together(model, tokenizer, played: list, lines: int, temperature: float, seed: int) -> dict:
     """All hands at once: the searches run again and again, each time with one more level of states written for."""
-    kept = _Kept()
+    cache = _LineCache()
     while True:
-        kept.missing, proposer = {}, TextProposer(kept)
+        cache.missing, proposer = {}, TextProposer(cache)
         searches = [breadth_first(hand, proposer, keep=5) for hand in played]
-        if not kept.missing:
+        if not cache.missing:
             counts = {"proposed": proposer.proposed, "malformed": proposer.malformed}
             return _played(played, searches) | counts
         wrote = sample_chains(
-            model, tokenizer, [f"Numbers: {state}\n" for state in kept.missing], lines, temperature=temperature,
+            model, tokenizer, [f"Numbers: {state}\n" for state in cache.missing], lines, temperature=temperature,
             seed=seed, most_tokens=32, stops=["\n"], batch_size=200,
         )  # fmt: skip
-        kept.lines |= {state: _first_lines(texts) for state, texts in zip(kept.missing, wrote)}
+        cache.lines |= {state: _first_lines(texts) for state, texts in zip(cache.missing, wrote)}
 
 
 def _first_lines(texts: list[Written]) -> list[str]:

@@ -105,7 +105,7 @@ def _ticket(row: dict, chain: str = "") -> Worked:
 
 
 def read_answer(text: str, choices: Sequence[str] | None) -> int | float | None:
-    """The number that a text ends in; or, of choices, the place of the one that it ends in; None without either."""
+    """The number that a text ends in; or, of choices, the index of the one that it ends in; None without either."""
     if choices is None:
         return final_number(text)
     choice = final_choice(text, choices)
@@ -174,14 +174,14 @@ def prompted(kind: str, way: str, count: int, most_tokens: int) -> dict:
     model, tokenizer = load_base()
     model.set_attn_implementation("sdpa")  # the same numbers in less time
     shown, asked, choices = questions(kind)
-    said = _ask(model, tokenizer, way, shown, [item.question for item in asked[:count]], most_tokens)
-    answers = [read_answer(text, these) for text, these in zip(said, choices)]
+    texts = _ask(model, tokenizer, way, shown, [item.question for item in asked[:count]], most_tokens)
+    answers = [read_answer(text, these) for text, these in zip(texts, choices)]
     right = [_right(item, these) for item, these in zip(asked, choices)][:count]
     return {
         "score": Accuracy(answers, right),
         "corpus": CORPORA.get(kind, "reasoning"),
         "read": sum(answer is not None for answer in answers),
-        "written": said,
+        "written": texts,
     }
 
 
@@ -282,15 +282,15 @@ def _tune(pairs, *, r: int, learning_rate: float, steps: int, batch_size: int, s
     )
 
 
-def _kept(name: str, settings: dict):
+def _adapter_path(name: str, settings: dict):
     """Where the adapter of these settings is kept, so that a second experiment need not train it again."""
-    said = json.dumps([settings, corpora.fingerprint("word_problems")], sort_keys=True)
-    return cache_directory() / "adapters" / f"{name}-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
+    key = json.dumps([settings, corpora.fingerprint("word_problems")], sort_keys=True)
+    return cache_directory() / "adapters" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
 def tuned_model(name: str, pairs, training: dict):
     """The model tuned on the pairs, from the cache where it is there, ready to write: merged."""
-    directory = _kept(name, training)
+    directory = _adapter_path(name, training)
     if directory.exists():
         model, tokenizer = load_base()
         load_lora(model, directory)
@@ -322,7 +322,7 @@ def tuned(
     }
     pairs = [as_lesson(problem, target) for problem in problems("train", most_steps)]
     model, tokenizer, history = _tune(pairs, **training)
-    save_lora(model, _kept(f"{target}-{most_steps}", training))
+    save_lora(model, _adapter_path(f"{target}-{most_steps}", training))
     validation = mean_loss(
         model, tokenizer, [as_lesson(row, target) for row in problems("validation", most_steps)]
     )

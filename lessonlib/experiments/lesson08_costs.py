@@ -119,9 +119,9 @@ def what_a_prompt_costs(shots: int, rounds: int) -> dict:
 
     bare, eight = few_shot_prompt(0, 0), test["text"][:ANSWERED]
     ways = {"base": lambda: answers(bare, eight), "method": lambda: answers(prompt, eight)}
-    said = answers(prompt, test["text"]).argmax(-1).tolist()
+    predictions = answers(prompt, test["text"]).argmax(-1).tolist()
     return {
-        "score": Accuracy(said, list(test["intent"])),
+        "score": Accuracy(predictions, list(test["intent"])),
         "trainable": 0,
         "bytes": training_bytes(model),
         "prompt_tokens": prompt.tokens(tokenizer),

@@ -115,16 +115,16 @@ def other_texts() -> list[str]:
     return [f"{row['question']} {row['chain']}" for row in rows]
 
 
-def elsewhere(model: nn.Module, tokenizer) -> dict:
+def off_task(model: nn.Module, tokenizer) -> dict:
     """Perplexity on other texts, and the share of right answers to "negative or positive?" on tickets."""
     task = LabelTask(tokenizer, ["negative", "positive"], template="Ticket: {text}\nSentiment:")
     asked = [sentiment_tickets(split) for split in ("validation", "test")]
     texts, targets = ([row for part in parts for row in part] for parts in zip(*asked))
-    found = accuracy(model, task, texts, targets)
+    sentiment = accuracy(model, task, texts, targets)
     return {
         "perplexity": round(perplexity(model, text_windows(tokenizer, other_texts()), batch_size=4), 3),
-        "sentiment": found.value,
-        "sentiment_n": found.n,
+        "sentiment": sentiment.value,
+        "sentiment_n": sentiment.n,
     }
 
 
@@ -145,7 +145,7 @@ def head_to_head(
     )
     history = fit(model, batches, learning_rate=learning_rate, optimizer=TRAINED[method].optimizer)
     scores = _scores(model, intent_task(tokenizer))
-    return scores | {"elsewhere": elsewhere(model, tokenizer)} | history.results()
+    return scores | {"elsewhere": off_task(model, tokenizer)} | history.results()
 
 
 def _validation():
@@ -173,14 +173,14 @@ def head_to_head_prompts(method: str, shots: int, seed: int) -> dict:
     model, tokenizer = load_base()
     model.set_attn_implementation("sdpa")
     scored = _prompt_scores(shots, seed)
-    said = {split: _read(method, scores) for split, scores in scored.items()}
+    predictions = {split: _read(method, scores) for split, scores in scored.items()}
     results = {
-        "score": Accuracy(said["test"], list(corpora.tickets("test")["intent"])),
-        "validation": Accuracy(said["validation"], list(_validation()["intent"])).value,
+        "score": Accuracy(predictions["test"], list(corpora.tickets("test")["intent"])),
+        "validation": Accuracy(predictions["validation"], list(_validation()["intent"])).value,
         "trainable": 0,
         "prompt_tokens": few_shot_prompt(shots, seed).tokens(tokenizer),
     }
-    return results | ({"elsewhere": elsewhere(model, tokenizer)} if method == "zero-shot" else {})
+    return results | ({"elsewhere": off_task(model, tokenizer)} if method == "zero-shot" else {})
 
 
 @functools.cache

@@ -155,7 +155,7 @@ def test_perplexity_is_measured_on_texts_that_have_nothing_of_the_tickets():
     assert len(texts) >= 100 and not any("ticket" in text.lower() for text in texts)
     model, tokenizer = experiments.load_base()
     model.get_output_embeddings().weight.data.zero_()  # then every token is as likely as any other
-    assert experiments.elsewhere(model, tokenizer)["perplexity"] == pytest.approx(512, rel=1e-3)
+    assert experiments.off_task(model, tokenizer)["perplexity"] == pytest.approx(512, rel=1e-3)
 
 
 # --- what moves the gap --------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from lessonlib.experiments.lesson08_tables import (
     cost_table,
     counted,
     difference,
-    elsewhere,
+    off_task,
     points,
     predicted,
     quality_table,
@@ -108,7 +108,7 @@ def test_tables_say_what_is_recorded_and_leave_open_what_is_not():
     assert table.rows[0] == ("LoRA", "12", "6 MB", "1.00", "1.40 as trained, 1.01 merged")
     assert table.rows[1] == ("few-shot", "0", "–", "–", "2.00 as prompted")
     assert counted(trained) == 6e6 and answer_time(trained) == 1.01
-    assert elsewhere(B) == {} and elsewhere([run([1], elsewhere=off)]) == off
+    assert off_task(B) == {} and off_task([run([1], elsewhere=off)]) == off
     assert points((0.5, -0.25, 0.75), "+") == "+50 (-25 to +75)"
 
 
