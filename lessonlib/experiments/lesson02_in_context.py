@@ -39,7 +39,9 @@ def _intents_of_split(run: Run) -> list[int]:
 
 
 def balanced_draw(labels: Sequence[int], k: int, seed: int) -> list[int]:
-    """Row numbers of k rows, no label once more than another; of the same seed, fewer rows are the first of more.
+    """Row numbers of k rows, each label as often as any other, or once more.
+
+    Of the same seed, fewer rows are the first of more. Raises ValueError where the rarest label has too few rows for k.
 
     >>> [[0, 0, 1, 1, 0][row] for row in balanced_draw([0, 0, 1, 1, 0], 4, seed=0)]
     [0, 1, 0, 1]

@@ -237,6 +237,19 @@ def test_record_all_is_complete_and_gives_every_way_the_same_effort(faked):
         assert {len(gap.under(condition, method)) for method in experiments.MAIN} == {seeds}
 
 
+@pytest.mark.parametrize("module", [costs, gap])
+def test_each_module_first_records_what_its_own_runs_are_chosen_by(faked, module):
+    module.record_all()
+    names = {path.stem.rpartition("-")[0] for path in faked.iterdir()}
+    assert (
+        names
+        == {
+            costs: {"head_to_head_prompts", "what_it_costs", "what_a_prompt_costs"},
+            gap: {"head_to_head", "gap"},
+        }[module]
+    )
+
+
 def test_record_all_resumes(faked, monkeypatch):
     record_all()
     written = {path.name for path in faked.iterdir()}
