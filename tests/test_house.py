@@ -161,13 +161,14 @@ def _new(lines: list[str]) -> list[str]:
 
 
 def wrong_arrows(root: Path) -> list[str]:
-    """A line for each import that does not go down."""
+    """A line for each import that does not go down; a room without a floor stands above all."""
     floor = {name: number for number, names in enumerate(FLOORS) for name in names}
     lines = []
     for (above, below), places in arrows(root).items():
-        if above == "benchmarks" or (above, below) in NEIGHBOURS or floor[above] < floor[below]:
+        high, low = floor.get(above, -1), floor.get(below, -1)
+        if above == "benchmarks" or (above, below) in NEIGHBOURS or high < low:
             continue
-        what = "stands beside it" if floor[above] == floor[below] else "stands above it"
+        what = "stands beside it" if high == low else "stands above it"
         lines += [f"{one.source}:{one.line} imports {one.target}, but {below} {what}" for one in places]
     return lines
 
@@ -346,8 +347,14 @@ def test_a_file_that_imports_its_own_face_is_in_a_circle(house):
 
 
 def test_a_room_without_a_floor_and_a_floor_without_its_room_are_named(house):
-    found = rooms_without_a_floor(house({"utils/misc.py": "", "lora/layer.py": ""}))
+    root = house(
+        {"utils/misc.py": "import lessonlib.lora.layer", "lora/layer.py": "from ..utils import misc"}
+    )
+    found = rooms_without_a_floor(root)
     assert {"utils", "pruning"} <= found and "lora" not in found
+    assert wrong_arrows(root) == [
+        "lessonlib.lora.layer:1 imports lessonlib.utils.misc, but utils stands above it"
+    ]
 
 
 def test_what_bootstrap_imports_is_named(house):
