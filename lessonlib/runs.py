@@ -9,7 +9,6 @@ import hashlib
 import json
 import textwrap
 import tomllib
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -76,18 +75,22 @@ def _path(id: str) -> Path:
 
 
 def kept(id: str) -> Run | None:
-    """The recorded run of this id, None where there is none. Raises RunError for a file that is not a whole record."""
+    """The recorded run of this id, None where there is none.
+
+    Raises RunError for a file that is not a whole record.
+    """
     path = _path(id)
     return _read(path) if path.exists() else None
 
 
 def keep(run: Run) -> Run:
-    """Write a run, whole or not at all, and read it back."""
+    """Write a run, whole or not at all, in place of an older one of its id, and read it back."""
     path = _path(run.id)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".partial")
-    part.write_text(json.dumps(asdict(run), indent=1) + "\n", "utf8")
-    part.replace(path)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(asdict(run), indent=1) + "\n", "utf8")
+    partial.replace(path)
+    _read.cache_clear()
     return _read(path)
 
 
@@ -103,8 +106,8 @@ def _read(path: Path) -> Run:
         raise RunError(f"{path} is not a whole record ({len(text)} characters, {cause}): {cure}") from None
     names = {field.name for field in fields(Run)}
     if not isinstance(record, dict) or record.keys() != names:
-        found = sorted(record) if isinstance(record, dict) else type(record).__name__
-        raise RunError(f"{path} holds {found}; a record holds {sorted(names)}: {cure}")
+        content = sorted(record) if isinstance(record, dict) else type(record).__name__
+        raise RunError(f"{path} holds {content}; a record holds {sorted(names)}: {cure}")
     return Run(**record)
 
 
@@ -114,17 +117,12 @@ def load_runs(experiment: str, **settings) -> list[Run]:
     Raises LookupError where there is none, with what there is, and RunError for a file that is not a whole record.
     """
     runs = [_read(path) for path in sorted(DIRECTORY.glob(f"{experiment}-*.json"))]
-    chosen = [run for run in runs if settings.items() <= run.settings.items()]
-    if not chosen:
+    matching = [run for run in runs if settings.items() <= run.settings.items()]
+    if not matching:
         raise LookupError(
             f"no recorded run of {experiment!r} with {settings}; {len(runs)} of it are in {DIRECTORY}"
         )
-    return sorted(chosen, key=lambda run: json.dumps(run.settings, sort_keys=True))
-
-
-def best_on_validation(trials: Sequence[Run]) -> Run:
-    """The trial with the best validation accuracy; where the loss was recorded, the lower one decides ties."""
-    return max(trials, key=lambda run: (run.results["validation"], -run.results.get("validation_loss", 0.0)))
+    return sorted(matching, key=lambda run: json.dumps(run.settings, sort_keys=True))
 
 
 def _signatures() -> dict:
@@ -141,7 +139,8 @@ def signed_off() -> dict[str, str]:
 
     Raises RunError for a signature without a reason.
     """
-    for name, signature in _signatures()["signed_off"].items():
+    signatures = _signatures()["signed_off"]
+    for name, signature in signatures.items():
         if not signature.get("reason", "").strip():
             raise RunError(f"{SIGNED_OFF.name}: {name} is signed off without a reason")
-    return {name: signature["code"] for name, signature in _signatures()["signed_off"].items()}
+    return {name: signature["code"] for name, signature in signatures.items()}

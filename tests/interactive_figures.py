@@ -12,7 +12,6 @@ from lessonlib.costs import MIXED, FullFineTuning, LoRA, QLoRA, training_memory
 from lessonlib.experiments.lesson02_in_context import shots_runs
 from lessonlib.experiments.lesson03_prompts import recorded_grid, toggles
 from lessonlib.experiments.lesson06_adapters import TRAINING, WIDTHS
-from lessonlib.experiments.lesson06_adapters import chosen as chosen_adapters
 from lessonlib.experiments.lesson07_ranks import FULL, rank_runs
 from lessonlib.experiments.trials import chosen
 from lessonlib.figures.widgets import Interactive
@@ -39,7 +38,7 @@ def sparsity_slider() -> Interactive:
 
 
 def adapter_slider() -> Interactive:
-    runs = [run for m in WIDTHS for run in chosen_adapters("houlsby", m=m, task="intent", **TRAINING)]
+    runs = [run for m in WIDTHS for run in chosen("houlsby", m=m, task="intent", **TRAINING)]
     return figures.adapter_slider(576, 60, 134_515_008, runs)
 
 

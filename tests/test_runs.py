@@ -31,6 +31,11 @@ def test_a_run_is_read_back_as_it_was_kept(directory):
     assert [path.name for path in directory.iterdir()] == [f"{run.id}.json"]
 
 
+def test_a_run_made_anew_stands_in_the_old_ones_place(directory):
+    runs.keep(made(0.5, r=2))
+    assert runs.keep(made(0.9, r=2)).accuracy == runs.load_runs("fake")[0].accuracy == 0.9
+
+
 def test_a_run_that_was_not_recorded_is_none(directory):
     assert runs.kept("fake-00000000") is None
 
@@ -93,14 +98,6 @@ def test_a_record_without_its_code_is_not_read(directory):
 def test_the_band_is_wilsons_at_99_per_cent():
     theirs = binomtest(180, 200).proportion_ci(0.99, method="wilson")
     assert made(0.9, 200).band == pytest.approx((theirs.low, theirs.high), abs=1e-12)
-
-
-def test_the_best_trial_is_that_of_validation_and_the_loss_decides_ties():
-    def trial(validation, loss):
-        return runs.Run("", "", {}, {}, "", "", 0.0, {}, {"validation": validation, "validation_loss": loss})
-
-    low, tie, best = trial(0.5, 0.1), trial(0.7, 0.9), trial(0.7, 0.4)
-    assert runs.best_on_validation([low, tie, best]) is best
 
 
 def test_a_signature_needs_a_reason(tmp_path, monkeypatch):

@@ -39,7 +39,9 @@ def _intents_of_split(run: Run) -> list[int]:
 
 
 def balanced_draw(labels: Sequence[int], k: int, seed: int) -> list[int]:
-    """Row numbers of k rows, no label once more than another; of the same seed, fewer rows are the first of more.
+    """Row numbers of k rows, each label as often as any other, or once more.
+
+    Of the same seed, fewer rows are the first of more. Raises ValueError where the rarest label has too few rows for k.
 
     >>> [[0, 0, 1, 1, 0][row] for row in balanced_draw([0, 0, 1, 1, 0], 4, seed=0)]
     [0, 1, 0, 1]
@@ -81,16 +83,17 @@ def _score(prompt: FewShotPrompt, split: str, count: int) -> dict:
     bar = Bar(total=count, desc="Scoring")
     queries = [prompt.query(text) for text in [*rows["text"], *CONTENT_FREE]]
     scores = score_labels(model, tokenizer, prompt.prefix, queries, prompt.endings, progress=bar.update)
-    said = scores[:count].argmax(-1).tolist()
+    predictions = scores[:count].argmax(-1).tolist()
     calibrated = Accuracy(calibrate(scores[:count], scores[count:]).argmax(-1).tolist(), list(rows["intent"]))
-    result = Accuracy(said, list(rows["intent"]))
+    result = Accuracy(predictions, list(rows["intent"]))
     bar.finish(f"Scored {count} texts: {result}")
+    label, times = Counter(predictions).most_common(1)[0]
     return {
         "score": result,
         "calibrated": calibrated.value,
         "prompt_tokens": prompt.tokens(tokenizer),
         "shown": [label for _, label in prompt.examples],
-        "most_said": [WORDS[Counter(said).most_common(1)[0][0]], Counter(said).most_common(1)[0][1]],
+        "most_said": [WORDS[label], times],
     }
 
 

@@ -1,8 +1,7 @@
-"""The recorded runs of 04: prompts with and without chains, what LoRA makes of chains, answers and programs, votes
-over sampled chains, and the game of 24 with a tuned model as the proposer.
+"""The recorded runs of 04: prompts with and without chains, and what LoRA makes of chains, answers and programs.
 
-A prediction is what was read from the model's text: a number, an option's place, whether a hand was solved; null
-where nothing could be read, which counts as wrong. Every target is trained with the same rates: of those in RATES the
+A prediction is what was read from the model's text: a number or the index of an option; null where nothing could be
+read, which counts as wrong. Every target is trained with the same rates: of those in RATES the
 one with the smallest validation loss is used. It holds a single rate so far, so nothing has been chosen yet.
 """
 
@@ -10,7 +9,6 @@ import functools
 import hashlib
 import itertools
 import json
-import random
 import re
 from collections.abc import Sequence
 
@@ -20,33 +18,25 @@ from lessonlib.lora import add_lora, load_lora, merge_lora, save_lora
 from lessonlib.models import cache_directory, load_base
 from lessonlib.prompting import complete
 from lessonlib.reasoning import (
-    Completion,
     Demonstration,
     ProgramRejected,
-    Search,
-    TextProposer,
-    breadth_first,
     chain_prompt,
     direct_prompt,
-    every_move,
     final_choice,
     final_number,
-    majority_vote,
     run_programs,
-    sample_chains,
-    start,
     step_by_step_answer_prompt,
     step_by_step_prompt,
     write_chains,
 )
 from lessonlib.reasoning.chains import STOP
-from lessonlib.reasoning.search import TARGET, Move, State, written
 from lessonlib.runs import Run, load_runs
 from lessonlib.training import fit, seed_everything
 from lessonlib.training.completions import completion_batches, completion_loss, mean_completion_loss
 
 from .registry import experiment, record
 from .tickets import ALL_LINEAR
+from .trials import best_rate
 
 # --- prompts: five kinds of questions, four ways to ask --------------------------------------------------------------
 
@@ -63,16 +53,13 @@ TICKET_CHAINS = {
 SHOTS = len(TICKET_CHAINS)
 
 
-def _every_hand_solved(run: Run) -> list[int]:
-    return [1] * len(hands("test"))
-
-
 def _answers_of_kind(run: Run) -> list[int]:
     _, asked, choices = questions(run.settings["kind"])
     return [_right(item, these) for item, these in zip(asked, choices)]
 
 
-def _answers_of_problems(run: Run) -> list[int]:
+def answers_of_problems(run: Run) -> list[int]:
+    """The right answers of a run that was judged by the test's word problems, read anew from the data."""
     return [row["answer"] for row in problems("test", run.settings["most_steps"])]
 
 
@@ -115,7 +102,7 @@ def _ticket(row: dict, chain: str = "") -> Demonstration:
 
 
 def read_answer(text: str, choices: Sequence[str] | None) -> int | float | None:
-    """The number that a text ends in; or, of choices, the place of the one that it ends in; None without either."""
+    """The number that a text ends in; or, of choices, the index of the one that it ends in; None without either."""
     if choices is None:
         return final_number(text)
     choice = final_choice(text, choices)
@@ -158,14 +145,14 @@ def prompted(kind: str, way: str, count: int, most_tokens: int) -> dict:
     model, tokenizer = load_base()
     model.set_attn_implementation("sdpa")  # the same numbers in less time
     shown, asked, choices = questions(kind)
-    said = _ask(model, tokenizer, way, shown, [item.question for item in asked[:count]], most_tokens)
-    answers = [read_answer(text, these) for text, these in zip(said, choices)]
+    texts = _ask(model, tokenizer, way, shown, [item.question for item in asked[:count]], most_tokens)
+    answers = [read_answer(text, these) for text, these in zip(texts, choices)]
     right = [_right(item, these) for item, these in zip(asked, choices)][:count]
     return {
         "score": Accuracy(answers, right),
         "corpus": CORPORA.get(kind, "reasoning"),
         "read": sum(answer is not None for answer in answers),
-        "written": said,
+        "written": texts,
     }
 
 
@@ -208,15 +195,15 @@ def _tune(pairs, *, r: int, learning_rate: float, steps: int, batch_size: int, s
     )
 
 
-def _kept(name: str, settings: dict):
+def _adapter_path(name: str, settings: dict):
     """Where the adapter of these settings is kept, so that a second experiment need not train it again."""
-    said = json.dumps([settings, corpora.fingerprint("word_problems")], sort_keys=True)
-    return cache_directory() / "adapters" / f"{name}-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
+    key = json.dumps([settings, corpora.fingerprint("word_problems")], sort_keys=True)
+    return cache_directory() / "adapters" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
-def _tuned_model(name: str, pairs, training: dict):
+def tuned_model(name: str, pairs, training: dict):
     """The model tuned on the pairs, from the cache where it is there, ready to write: merged."""
-    directory = _kept(name, training)
+    directory = _adapter_path(name, training)
     if directory.exists():
         model, tokenizer = load_base()
         load_lora(model, directory)
@@ -234,7 +221,7 @@ def _ready(model):
 MOST_TOKENS = {"chain": 90, "answer": 8, "program": 90}
 
 
-@experiment(right_answers=_answers_of_problems)
+@experiment(right_answers=answers_of_problems)
 def tuned(
     target: str, seed: int, most_steps: int, r: int, learning_rate: float, steps: int, batch_size: int
 ) -> dict:
@@ -248,11 +235,11 @@ def tuned(
     }
     pairs = [prompt_and_completion(problem, target) for problem in problems("train", most_steps)]
     model, tokenizer, history = _tune(pairs, **training)
-    save_lora(model, _kept(f"{target}-{most_steps}", training))
+    save_lora(model, _adapter_path(f"{target}-{most_steps}", training))
     validation = mean_completion_loss(
         model, tokenizer, [prompt_and_completion(row, target) for row in problems("validation", most_steps)]
     )
-    results = _solve(_ready(model), tokenizer, target, problems("test", most_steps))
+    results = solve(_ready(model), tokenizer, target, problems("test", most_steps))
     return results | {
         "validation_loss": validation,
         "training_seconds": history.seconds,
@@ -261,7 +248,8 @@ def tuned(
     }
 
 
-def _solve(model, tokenizer, target: str, rows: list[dict]) -> dict:
+def solve(model, tokenizer, target: str, rows: list[dict]) -> dict:
+    """What a run keeps of these word problems, solved by a model that writes the target, with greedy decoding."""
     prompts = [prompt_and_completion(row, target)[0] for row in rows]
     wrote = write_chains(model, tokenizer, prompts, max_new_tokens=MOST_TOKENS[target], batch_size=100)
     texts = [w.text for w in wrote]
@@ -319,185 +307,6 @@ def _holds(a: str, sign: str, b: str, c: str) -> bool:
     return {"+": a + b == c, "-": a - b == c, "*": a * b == c, "/": b != 0 and a == b * c}[sign]
 
 
-# --- votes -----------------------------------------------------------------------------------------------------------
-
-
-@experiment(right_answers=_answers_of_problems)
-def votes(k: int, temperature: float, count: int, most_steps: int, **training) -> dict:
-    """The chain-tuned model, `k` sampled chains a problem, put to the vote; each sampled answer is kept.
-
-    The problems are spread evenly over the test problems of at most so many steps. training: r, learning_rate, steps,
-    batch_size, seed.
-    """
-    pairs = [prompt_and_completion(problem, "chain") for problem in problems("train", most_steps)]
-    model, tokenizer = _tuned_model(f"chain-{most_steps}", pairs, training)
-    rows = vote_problems(count, most_steps)
-    prompts = [prompt_and_completion(row, "chain")[0] for row in rows]
-    chains = sample_chains(
-        model, tokenizer, prompts, k, temperature=temperature, seed=training["seed"],
-        max_new_tokens=MOST_TOKENS["chain"], batch_size=160,
-    )  # fmt: skip
-    sampled = [[final_number(chain.text) for chain in these] for these in chains]
-    greedy = _solve(model, tokenizer, "chain", rows)
-    voted = [majority_vote(answers).answer for answers in sampled]
-    return {
-        "score": Accuracy(voted, [row["answer"] for row in rows]),
-        "corpus": "word_problems",
-        "sampled": sampled,
-        "greedy": greedy["score"].predictions,
-        "ids": [row["id"] for row in rows],
-        "one_problem": [chain.text for chain in chains[-1]],
-    }
-
-
-def vote_problems(count: int, most_steps: int) -> list[dict]:
-    """The first `count` test problems of at most so many steps."""
-    return problems("test", most_steps)[:count]
-
-
-def vote_curve(run: Run) -> dict[int, float]:
-    """Accuracy of the majority of the first 1, 2, … k sampled chains, of one run of `votes`."""
-    sampled, right = run.results["sampled"], run.score["targets"]
-    sizes = range(1, len(sampled[0]) + 1)
-    voted = {v: [majority_vote(answers[:v]).answer for answers in sampled] for v in sizes}
-    return {v: Accuracy(answers, right).value for v, answers in voted.items()}
-
-
-# --- the game of 24 --------------------------------------------------------------------------------------------------
-
-PROPOSERS = ("symbolic, complete", "symbolic, 5 kept", "tuned, searched", "tuned, greedy")
-HELD_OUT = 100  # hands that no trace is trained on
-
-
-@functools.cache
-def can_make_24(state: State) -> bool:
-    """Whether any moves lead from here to 24."""
-    if len(state) == 1:
-        return state == (TARGET,)
-    return any(can_make_24(move.left) for move in every_move(state))
-
-
-@functools.cache
-def hands(split: str) -> list[tuple[int, ...]]:
-    """The 1,362 hands of numbers from 1 to 13 that have a solution, shuffled: 100 for "test", the rest for "train"."""
-    rng = random.Random(24)
-    all_hands = itertools.combinations_with_replacement(range(1, 14), 4)
-    solvable = [hand for hand in all_hands if can_make_24(start(hand))]
-    shuffled = sorted(solvable, key=lambda _: rng.random())
-    return shuffled[:HELD_OUT] if split == "test" else shuffled[HELD_OUT:]
-
-
-def hand_prompt(state: State) -> str:
-    """What the model reads of a state.
-
-    >>> hand_prompt(start([8, 4, 6, 8]))
-    'Numbers: 4 6 8 8\\n'
-    """
-    return f"Numbers: {written(state)}\n"
-
-
-def trace(state: State, rng: random.Random) -> list[Move]:
-    """A way to 24 that the symbolic search finds: at each step one of the moves that can still make it, at random."""
-    moves = []
-    while len(state) > 1:
-        good = [move for move in every_move(state) if can_make_24(move.left)]
-        moves.append(good[int(rng.random() * len(good))])
-        state = moves[-1].left
-    return moves
-
-
-def traces(count: int, seed: int) -> list[tuple[str, str]]:
-    """(prompt, completion) pairs: whole ways from training hands, and as many from the states behind a first move."""
-    rng, known, pairs = random.Random(seed), hands("train"), []
-    while len(pairs) < count:
-        state = start(known[int(rng.random() * len(known))])
-        moves = trace(state, rng)
-        pairs.append((hand_prompt(state), "\n".join(map(str, moves))))
-        pairs.append((hand_prompt(moves[0].left), "\n".join(map(str, moves[1:]))))
-    return pairs[:count]
-
-
-@experiment(right_answers=_every_hand_solved)
-def game_of_24(proposer: str, count: int, **settings) -> dict:
-    """The first `count` held-out hands, played by one of PROPOSERS.
-
-    settings of the tuned ones: r, learning_rate, steps, batch_size, seed; and for the search: lines (sampled for each
-    state), temperature. The value of a state is symbolic throughout (`reasoning.nearness`); five states are kept.
-    """
-    played = hands("test")[:count]
-    if proposer.startswith("symbolic"):
-        beam_width = None if proposer.endswith("complete") else 5
-        return _played(played, [breadth_first(hand, every_move, beam_width=beam_width) for hand in played])
-    sampling = {name: settings.pop(name) for name in ("lines", "temperature") if name in settings}
-    pairs = traces(settings["steps"] * settings["batch_size"], settings["seed"])
-    model, tokenizer = _tuned_model("game", pairs, settings)
-    if proposer == "tuned, greedy":
-        return _play_greedily(model, tokenizer, played)
-    return _search_together(model, tokenizer, played, seed=settings["seed"], **sampling)
-
-
-def _played(played: list, searches: list[Search]) -> dict:
-    return {
-        "score": Accuracy([int(search.moves is not None) for search in searches], [1] * len(played)),
-        "corpus": "game_of_24",  # made here: no file of data holds the hands
-        "hands": [list(hand) for hand in played],
-        "nodes": [search.nodes for search in searches],
-        "expressions": [search.expression for search in searches],
-    }
-
-
-def _play_greedily(model, tokenizer, played: list) -> dict:
-    prompts = [hand_prompt(start(hand)) for hand in played]
-    texts = [w.text for w in write_chains(model, tokenizer, prompts, max_new_tokens=100, batch_size=50)]
-    searches = [breadth_first(hand, TextProposer(_NextLine(text))) for hand, text in zip(played, texts)]
-    return _played(played, searches) | {"written": texts}
-
-
-class _NextLine:
-    """A text already written, as a writer of one line a call: its next line, whatever the state."""
-
-    def __init__(self, text: str):
-        self.lines = iter(text.strip().split("\n"))
-
-    def __call__(self, state: str) -> list[str]:
-        return [next(self.lines, "")]
-
-
-class _Kept:
-    """Lines already written for states, as a writer; what it was asked for and has not stands in `missing`."""
-
-    def __init__(self):
-        self.lines: dict[str, list[str]] = {}
-        self.missing: dict[str, None] = {}  # a set that keeps its order
-
-    def __call__(self, state: str) -> list[str]:
-        if state not in self.lines:
-            self.missing[state] = None
-        return self.lines.get(state, [])
-
-
-def _search_together(model, tokenizer, played: list, lines: int, temperature: float, seed: int) -> dict:
-    """All hands at once: the searches run again and again, each time with one more level of states written for."""
-    kept = _Kept()
-    while True:
-        kept.missing, proposer = {}, TextProposer(kept)
-        searches = [breadth_first(hand, proposer, beam_width=5) for hand in played]
-        if not kept.missing:
-            counts = {"proposed": proposer.proposed, "malformed": proposer.malformed}
-            return _played(played, searches) | counts
-        wrote = sample_chains(
-            model, tokenizer, [f"Numbers: {state}\n" for state in kept.missing], lines, temperature=temperature,
-            seed=seed, max_new_tokens=32, stop=["\n"], batch_size=200,
-        )  # fmt: skip
-        kept.lines |= {state: _first_lines(texts) for state, texts in zip(kept.missing, wrote)}
-
-
-def _first_lines(texts: list[Completion]) -> list[str]:
-    """The different lines among the samples, the most frequent first."""
-    lines = [text.text for text in texts]
-    return sorted(dict.fromkeys(lines), key=lines.count, reverse=True)
-
-
 # --- which runs are recorded -----------------------------------------------------------------------------------------
 
 TARGETS = ("chain", "answer", "program")
@@ -505,20 +314,6 @@ RATES = (2e-3, 1e-3)
 SEEDS = (0,)
 COUNTS = {"arithmetic": 96, "classification": 100}  # of the others: 60
 TUNED = {"most_steps": 2, "r": 16, "steps": 150, "batch_size": 4}
-VOTES = {"k": 16, "temperature": 0.7, "count": 60, "learning_rate": 2e-3}
-GAME = {"count": 60, "r": 16, "learning_rate": 2e-3, "steps": 100, "batch_size": 4, "seed": 0}
-SAMPLING = {"lines": 3, "temperature": 1.0}
-
-
-def best_rate(target: str) -> float:
-    """The learning rate with the smallest validation loss among the recorded trials (seed 0)."""
-    trials = load_runs("tuned", target=target, seed=0, **TUNED)
-    return min(trials, key=lambda run: run.results["validation_loss"]).settings["learning_rate"]
-
-
-def chosen(target: str) -> list[Run]:
-    """The recorded runs of a target, all seeds, at the learning rate that won on validation."""
-    return load_runs("tuned", target=target, learning_rate=best_rate(target), **TUNED)
 
 
 def prompt_runs() -> dict[str, dict[str, Run]]:
@@ -527,18 +322,19 @@ def prompt_runs() -> dict[str, dict[str, Run]]:
 
 
 def record_all() -> None:
-    """Record every run of 04 that is not there yet."""
+    """Record every run of prompts and of tuned models that is not there yet."""
     for target in TARGETS:
         for rate in RATES:
             record("tuned", target=target, seed=0, learning_rate=rate, **TUNED)
-    record("votes", **VOTES, **TUNED, seed=0)
-    for proposer in PROPOSERS[:2]:
-        record("game_of_24", proposer=proposer, count=GAME["count"])
-    record("game_of_24", proposer=PROPOSERS[2], **GAME, **SAMPLING)
-    record("game_of_24", proposer=PROPOSERS[3], **GAME)
     for kind, way in itertools.product(KINDS, WAYS):
         most_tokens = 100 if kind == "arithmetic" else 60
         record("prompted", kind=kind, way=way, count=COUNTS.get(kind, 60), most_tokens=most_tokens)
     for target in TARGETS:
         for seed in SEEDS[1:]:
-            record("tuned", target=target, seed=seed, learning_rate=best_rate(target), **TUNED)
+            record(
+                "tuned",
+                target=target,
+                seed=seed,
+                learning_rate=best_rate("tuned", target=target, **TUNED),
+                **TUNED,
+            )

@@ -82,10 +82,10 @@ def house_text(tokenizer) -> torch.Tensor:
 
 
 def _measured(model, tokenizer, tasks=("intent",)) -> dict:
-    found = {name: _judged(model, TASKS[name](tokenizer), name) for name in tasks}
-    results = {"score": found["intent"], "perplexity": perplexity(model, house_text(tokenizer))}
-    if "sentiment" in found:
-        results["sentiment"] = found["sentiment"].predictions
+    scores = {name: _judged(model, TASKS[name](tokenizer), name) for name in tasks}
+    results = {"score": scores["intent"], "perplexity": perplexity(model, house_text(tokenizer))}
+    if "sentiment" in scores:
+        results["sentiment"] = scores["sentiment"].predictions
     return results
 
 
@@ -96,15 +96,15 @@ def _measured(model, tokenizer, tasks=("intent",)) -> dict:
 def importances(texts: int) -> dict:
     """Each head's importance to either task, on as many training tickets, and on each half of them by itself."""
     model, tokenizer = tuned_model()
-    rows, found = corpora.tickets("train").select(range(texts)), {}
+    rows, importance = corpora.tickets("train").select(range(texts)), {}
     for name, make in TASKS.items():
         task, half = make(tokenizer), texts // 2
         for part, chosen in (("first half", range(half)), ("second half", range(half, texts))):
             some = rows.select(chosen)
             batches, _ = task.evaluation_batches(some["text"], some[name], batch_size=8)
-            found[f"{name}, {part}"] = head_importance(model, batches, label_loss)
+            importance[f"{name}, {part}"] = head_importance(model, batches, label_loss)
     return _measured(model, tokenizer, tuple(TASKS)) | {
-        "importance": {name: [[float(f"{x:.4g}") for x in row] for row in of.tolist()] for name, of in found.items()},
+        "importance": {name: [[float(f"{x:.4g}") for x in row] for row in of.tolist()] for name, of in importance.items()},
         "influence": layer_influence(model, house_text(tokenizer)),
         "perplexity before": perplexity(load_base()[0], house_text(tokenizer)),
     }  # fmt: skip
@@ -112,8 +112,8 @@ def importances(texts: int) -> dict:
 
 def recorded_importance(task: str) -> torch.Tensor:
     """The recorded importance of each head to a task, both halves together: (layers, heads)."""
-    kept = load_runs("importances", **IMPORTANCES)[0].results["importance"]
-    return (torch.tensor(kept[f"{task}, first half"]) + torch.tensor(kept[f"{task}, second half"])) / 2
+    halves = load_runs("importances", **IMPORTANCES)[0].results["importance"]
+    return (torch.tensor(halves[f"{task}, first half"]) + torch.tensor(halves[f"{task}, second half"])) / 2
 
 
 @experiment(right_answers=test_intents)

@@ -85,16 +85,17 @@ def controls(
     """Three networks beside each ticket, as sparse as it is in each layer; for each the results of its training.
 
     re-initialized: the ticket's mask, another start. random mask: the ticket's start, as many weights in random places.
-    one cut: the ticket's start, the mask from a single cut of the trained dense network, whose scores are given. shuffle(masks) puts as many weights in random places.
+    one cut: the ticket's start, the mask from a single cut of the trained dense network, whose scores are given.
+    shuffle(masks) puts as many weights in random places.
     """
     results = {"re-initialized": [], "random mask": [], "one cut": []}
     full = {name: torch.ones_like(mask) for name, mask in tickets[0].masks.items()}
     for ticket in tickets:
-        kept = {name: int(mask.sum()) for name, mask in ticket.masks.items()}
+        left = {name: int(mask.sum()) for name, mask in ticket.masks.items()}
         ways = {
             "re-initialized": (other_start, ticket.masks),
             "random mask": (start, shuffle(ticket.masks)),
-            "one cut": (start, prune_to(dense_scores, full, kept)),
+            "one cut": (start, prune_to(dense_scores, full, left)),
         }
         for name, (origin, masks) in ways.items():
             rewind(network, origin, masks)
@@ -116,9 +117,9 @@ def lottery(data: str, seed: int, learning_rate: float, rounds: int, share: floa
         return lottery_round(*given, score=remembered)
 
     def remembered(network, masks):
-        found = magnitudes(network, masks)
-        scores.setdefault("dense", {name: size.clone() for name, size in found.items()})
-        return found
+        sizes = magnitudes(network, masks)
+        scores.setdefault("dense", {name: size.clone() for name, size in sizes.items()})
+        return sizes
 
     tickets = iterative_magnitude_pruning(
         network, train, rounds, share, one_round=one_round, progress=bar.update
@@ -209,7 +210,7 @@ def rate_means(data: str) -> dict[float, float]:
     }
 
 
-def best_rate(data: str) -> float:
+def best_mean_rate(data: str) -> float:
     """The learning rate with the best mean validation accuracy of the dense network."""
     means = rate_means(data)
     return max(means, key=means.get)
@@ -217,11 +218,9 @@ def best_rate(data: str) -> float:
 
 def curves(experiment: str = "lottery", **settings) -> tuple[list[float], dict[str, list[list[float]]]]:
     """Sparsities, and by the name of a network its accuracies at each of them, one list a seed."""
-    found = load_runs(experiment, **settings)
-    ways = found[0].results["accuracy"]
-    return found[0].results["sparsity"], {
-        way: [run.results["accuracy"][way] for run in found] for way in ways
-    }
+    runs = load_runs(experiment, **settings)
+    ways = runs[0].results["accuracy"]
+    return runs[0].results["sparsity"], {way: [run.results["accuracy"][way] for run in runs] for way in ways}
 
 
 def record_all() -> None:

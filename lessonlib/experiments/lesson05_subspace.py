@@ -11,11 +11,12 @@ from torch.nn import functional as F
 
 from lessonlib.models import load_base
 from lessonlib.pruning.subspace import add_subspace
-from lessonlib.runs import Run, best_on_validation, load_runs
+from lessonlib.runs import Run, load_runs
 from lessonlib.training import seed_everything
 
 from .registry import experiment, record
 from .tickets import test_intents, train_and_judge
+from .trials import best
 
 LAST = 8  # layers that move: what stands below them needs no backward pass
 
@@ -82,15 +83,15 @@ def trials(experiment: str) -> list[Run]:
     return load_runs(experiment, seed=0, **TRIALS[experiment][0], **TRAINING)
 
 
-def best_rate(experiment: str) -> dict:
-    """The rate, as a setting, with the best validation accuracy among the trials; the loss decides ties."""
-    name = TRIALS[experiment][1]
-    return {name: best_on_validation(trials(experiment)).settings[name]}
+def rate_of(experiment: str) -> dict:
+    """The rate that won on validation among the trials, under the name that the experiment has for it."""
+    common, name, _ = TRIALS[experiment]
+    return {name: best(name, experiment, **common, **TRAINING)}
 
 
 def chosen(experiment: str, **settings) -> list[Run]:
     """The recorded runs, all seeds, at the rate that won on validation."""
-    return load_runs(experiment, **best_rate(experiment), **settings, **TRAINING)
+    return load_runs(experiment, **rate_of(experiment), **settings, **TRAINING)
 
 
 def record_all() -> None:
@@ -99,6 +100,6 @@ def record_all() -> None:
         for rate in rates:
             record(way, seed=0, **{setting: rate}, **common, **TRAINING)
     for seed in SEEDS:
-        record("every_weight", seed=seed, **best_rate("every_weight"), **TRAINING)
+        record("every_weight", seed=seed, **rate_of("every_weight"), **TRAINING)
         for d in DIMENSIONS:
-            record("subspace", d=d, seed=seed, **best_rate("subspace"), **TRAINING)
+            record("subspace", d=d, seed=seed, **rate_of("subspace"), **TRAINING)

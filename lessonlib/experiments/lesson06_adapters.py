@@ -18,11 +18,12 @@ from lessonlib.adapters import (
     train_layer_norms,
 )
 from lessonlib.models import load_base
-from lessonlib.runs import Run, best_on_validation, load_runs
+from lessonlib.runs import Run
 from lessonlib.training import seed_everything
 
 from .registry import experiment, record
 from .tickets import TASKS, scores, ticket_task, train_and_judge
+from .trials import best_rate
 
 
 def _labels_of_task(run: Run) -> list[int]:
@@ -120,22 +121,9 @@ WIDTHS = (8, 16, 32, 64, 128, 256)
 TWICE = (8, 64, 256)  # widths with a second seed
 RATES = (1e-3, 3e-3)
 NORM_RATE = 1e-2  # gains start at one and have further to go
-TOO_HIGH = 3e-2
+TOO_HIGH = 3e-2  # shown as such: it is no trial of any other width, and wins nowhere
 TRAINING = {"steps": 40, "batch_size": 8}
 STARTS = (0.01, 1.0)
-
-
-def best_rate(experiment: str, **settings) -> float:
-    """The learning rate with the best validation accuracy among the recorded trials (seed 0), the loss decides ties."""
-    trials = [
-        run for run in load_runs(experiment, seed=0, **settings) if run.settings["learning_rate"] != TOO_HIGH
-    ]
-    return best_on_validation(trials).settings["learning_rate"]
-
-
-def chosen(experiment: str, **settings) -> list[Run]:
-    """The recorded runs, all seeds, at the learning rate that won on validation."""
-    return load_runs(experiment, learning_rate=best_rate(experiment, **settings), **settings)
 
 
 def _trials(experiment: str, rates=RATES, seed: int = 0, **settings) -> None:

@@ -80,7 +80,7 @@ def adapted(model, variant: Variant, steps: int):
     paths = [
         path
         for path, _ in model.named_modules()
-        if path.rpartition(".")[2] in variant.targets and any(place in f".{path}" for place in inside)
+        if path.rpartition(".")[2] in variant.targets and any(layer in f".{path}" for layer in inside)
     ]
     add_lora(model, paths, r=variant.r, alpha=alpha, layer=variant.layer)
     return tie_lora(model) if variant.tied else model

@@ -24,7 +24,8 @@ from lessonlib.display import Table
 from lessonlib.evaluation import mean_difference, shares_right, text_interval
 from lessonlib.runs import Run
 
-from . import lesson08_methods as room
+from . import lesson08_gap as gap
+from . import lesson08_methods as methods
 
 BASE = "smollm2-135m"
 
@@ -47,7 +48,7 @@ def difference(a: Sequence[Run], b: Sequence[Run]) -> tuple[float, float, float]
     return mean_difference([run.answers() for run in a], [run.answers() for run in b])
 
 
-BOTH = (room.UNCHANGED, room.LONGER_NAME, *room.CONDITIONS)
+BOTH = (gap.UNCHANGED, gap.LONGER_NAME, *gap.CONDITIONS)
 
 
 def both_ways(condition: str) -> tuple[list[Run], list[Run]]:
@@ -55,24 +56,24 @@ def both_ways(condition: str) -> tuple[list[Run], list[Run]]:
 
     Raises LookupError where either is not recorded.
     """
-    found = [room.under(condition, method) for method in room.MAIN]
-    seeds = set.intersection(*({run.settings["seed"] for run in runs} for runs in found))
-    lora, full = ([run for run in runs if run.settings["seed"] in seeds] for runs in found)
+    both = [gap.under(condition, method) for method in methods.MAIN]
+    seeds = set.intersection(*({run.settings["seed"] for run in runs} for runs in both))
+    lora, full = ([run for run in runs if run.settings["seed"] in seeds] for runs in both)
     return lora, full
 
 
 # --- the tables ------------------------------------------------------------------------------------------------------
 
 
-def recorded(read: Callable = room.chosen, names: Sequence[str] = room.METHODS) -> dict:
+def recorded(read: Callable = methods.chosen, names: Sequence[str] = methods.METHODS) -> dict:
     """What `read` gives for each name, the names left out of which nothing is recorded."""
-    found = {}
+    rows = {}
     for name in names:
         try:
-            found[name] = read(name)
+            rows[name] = read(name)
         except LookupError:
             continue
-    return found
+    return rows
 
 
 def points(value: tuple[float, float, float], sign: str = "") -> str:
@@ -93,15 +94,15 @@ def quality_table(rows: dict[str, list[Run]]) -> Table:
 
 def _quality(name: str, runs: list[Run]) -> tuple[str, ...]:
     each = ", ".join(f"{100 * run.accuracy:.0f}" for run in runs)
-    else_ = elsewhere(runs)
-    kept = (f"{else_['perplexity']:.1f}", f"{100 * else_['sentiment']:.0f}") if else_ else ("the base's",) * 2
-    return name, str(len(runs)), points(score(runs)), each, *kept
+    off = off_task(runs)
+    columns = (f"{off['perplexity']:.1f}", f"{100 * off['sentiment']:.0f}") if off else ("the base's",) * 2
+    return name, str(len(runs)), points(score(runs)), each, *columns
 
 
-def elsewhere(runs: Sequence[Run]) -> dict[str, float]:
+def off_task(runs: Sequence[Run]) -> dict[str, float]:
     """Means over the seeds of what was measured off the task; empty where nothing was, as for a prompt."""
-    said = [run.results["elsewhere"] for run in runs if "elsewhere" in run.results]
-    return {what: float(np.mean([one[what] for one in said])) for what in said[0]} if said else {}
+    scores = [run.results["elsewhere"] for run in runs if "elsewhere" in run.results]
+    return {what: float(np.mean([one[what] for one in scores])) for what in scores[0]} if scores else {}
 
 
 def cost_table(costs: dict[str, Run]) -> Table:

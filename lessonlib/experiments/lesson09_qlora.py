@@ -21,7 +21,6 @@ from lessonlib.training import fit, seed_everything
 from .registry import experiment, record
 from .tickets import ALL_LINEAR, scores, short_tickets, test_intents, ticket_task
 from .trials import best_rate
-from .trials import chosen as chosen  # the notebook asks for it here
 
 FORMAT = {format.name: format for format in FORMATS}
 READ = 24  # validation tickets that a base reads for its loss on plain text
@@ -47,10 +46,10 @@ def rounded(model: nn.Module, format) -> nn.Module:
 @torch.no_grad()
 def read(model: nn.Module, tokenizer) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities of every next token in some tickets, (tokens, V), and which one came, (tokens,)."""
-    said, device = [], next(model.parameters()).device
+    log_probs, device = [], next(model.parameters()).device
     for ids in _texts(tokenizer):
-        said.append(model(ids.to(device), use_cache=False).logits[0, :-1].float().log_softmax(-1))
-    return torch.cat(said), torch.cat([ids[0, 1:] for ids in _texts(tokenizer)]).to(device)
+        log_probs.append(model(ids.to(device), use_cache=False).logits[0, :-1].float().log_softmax(-1))
+    return torch.cat(log_probs), torch.cat([ids[0, 1:] for ids in _texts(tokenizer)]).to(device)
 
 
 def _texts(tokenizer) -> list[torch.Tensor]:

@@ -20,7 +20,7 @@ from lessonlib.lora.deltas import Deltas, bare_copy, deltas_of, put_deltas
 from lessonlib.lora.merging import add_factors, merge_deltas, svd_merge, ties
 from lessonlib.lora.stacking import forgetting, stack_lora
 from lessonlib.models import load_base
-from lessonlib.runs import Run, best_on_validation, load_runs
+from lessonlib.runs import Run, load_runs
 from lessonlib.serving.bank import LoRABank
 from lessonlib.serving.routing import Router, mean_hidden, mixing, train_router, wrong_expert_rate
 from lessonlib.training import fit, seed_everything
@@ -28,7 +28,7 @@ from lessonlib.training.labels import Batch, LabelTask, label_logits
 
 from .registry import experiment, record
 from .tickets import TASKS, VALIDATION, short_tickets, ticket_task
-from .trials import best_rate
+from .trials import best_on_validation, best_rate
 
 TESTED = 100  # test tickets; three questions about each
 TARGETS = ("q_proj", "v_proj")
@@ -87,15 +87,15 @@ def all_answers(model: nn.Module, tokenizer) -> dict[str, list[int]]:
     return {name: answers(model, ticket_task(tokenizer, name), texts) for name in TASKS}
 
 
-def scored(said: dict[str, list[int]]) -> Accuracy:
+def scored(predictions: dict[str, list[int]]) -> Accuracy:
     """Answers to the three questions as one score."""
-    return Accuracy([answer for task in TASKS for answer in said[task]], right_answers())
+    return Accuracy([answer for task in TASKS for answer in predictions[task]], right_answers())
 
 
-def by_task(said: dict[str, list[int]]) -> dict[str, Accuracy]:
+def by_task(predictions: dict[str, list[int]]) -> dict[str, Accuracy]:
     """Answers to the three questions about the test tickets, each scored by itself."""
     rows = corpora.tickets("test").select(range(TESTED))
-    return {task: Accuracy(list(said[task]), list(rows[task])) for task in TASKS}
+    return {task: Accuracy(list(predictions[task]), list(rows[task])) for task in TASKS}
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -131,9 +131,13 @@ def one_adapter(tasks: list[str], seed: int, **training) -> dict:
     model, tokenizer, history = trained(tasks, seed, **training)
     rows = corpora.tickets("validation").select(range(VALIDATION))
     tried = [answers(model, ticket_task(tokenizer, task), rows["text"]) for task in tasks]
-    values = [Accuracy(said, list(rows[task])).value for task, said in zip(tasks, tried, strict=True)]
-    said = all_answers(model, tokenizer)
-    return {"score": scored(said), "said": said, "validation": sum(values) / len(values)} | history.results()
+    values = [Accuracy(a, list(rows[task])).value for task, a in zip(tasks, tried, strict=True)]
+    predictions = all_answers(model, tokenizer)
+    return {
+        "score": scored(predictions),
+        "said": predictions,
+        "validation": sum(values) / len(values),
+    } | history.results()
 
 
 # --- experts: alone, merged, routed ----------------------------------------------------------------------------------
@@ -158,13 +162,18 @@ def experts(seed: int, **training) -> dict:
         model, tokenizer, _ = trained([task], seed, **training)
         trio[task] = deltas_of(model)
     base = load_base()[0]
-    said = {f"expert on {task}": _with(base, adapter, tokenizer) for task, adapter in trio.items()}
+    predictions = {f"expert on {task}": _with(base, adapter, tokenizer) for task, adapter in trio.items()}
     merged = {name: merge(list(trio.values())) for name, merge in MERGES.items()}
-    said |= {name: _with(base, adapter, tokenizer) for name, adapter in merged.items()}
+    predictions |= {name: _with(base, adapter, tokenizer) for name, adapter in merged.items()}
     ranks = {name: max(update.r for update in adapter.values()) for name, adapter in merged.items()}
-    said_by_router, routing = _routed(base, tokenizer, trio, said, seed)
-    said |= said_by_router
-    return {"score": scored(said["router, new words"]), "said": said, "ranks": ranks, "routing": routing}
+    routed, routing = _routed(base, tokenizer, trio, predictions, seed)
+    predictions |= routed
+    return {
+        "score": scored(predictions["router, new words"]),
+        "said": predictions,
+        "ranks": ranks,
+        "routing": routing,
+    }
 
 
 def _with(base: nn.Module, adapter: Deltas, tokenizer) -> dict[str, list[int]]:
@@ -192,7 +201,7 @@ def requests_about(texts: Sequence[str], wordings: Sequence[int]) -> list[str]:
     ]
 
 
-def _routed(base, tokenizer, trio, said, seed) -> tuple[dict, dict]:
+def _routed(base, tokenizer, trio, predictions, seed) -> tuple[dict, dict]:
     """What the router's choice answers, and its soft mixture; and how often it chose another expert than was asked for."""
     texts = list(short_tickets()[0])[:TESTED]
     numbers = [number for number, _ in enumerate(TASKS) for _ in texts]
@@ -201,19 +210,19 @@ def _routed(base, tokenizer, trio, said, seed) -> tuple[dict, dict]:
     train_router(router, request_features(base, tokenizer, requests_about(texts, range(KNOWN))), numbers)
     test = corpora.tickets("test")["text"][:TESTED]
     wordings = {"known words": range(KNOWN), "new words": range(KNOWN, len(REQUESTS["intent"]))}
-    found, routing = {}, {}
+    routed, routing = {}, {}
     for name, chosen in wordings.items():
         h = request_features(base, tokenizer, requests_about(test, chosen))
         picks = router.pick(h)
         routing[name] = {"picks": picks, "wrong": list(wrong_expert_rate(picks, numbers))}
-        found[f"router, {name}"] = _of_the_picked(picks, said)
-    found["soft mixture, new words"] = _softly(base, tokenizer, trio, router.mix(h))
-    return found, routing
+        routed[f"router, {name}"] = _of_the_picked(picks, predictions)
+    routed["soft mixture, new words"] = _softly(base, tokenizer, trio, router.mix(h))
+    return routed, routing
 
 
-def _of_the_picked(picks: Sequence[int], said: dict) -> dict[str, list[int]]:
+def _of_the_picked(picks: Sequence[int], predictions: dict) -> dict[str, list[int]]:
     """The answers of the expert that was picked for each question and ticket."""
-    own = [said[f"expert on {task}"] for task in TASKS]
+    own = [predictions[f"expert on {task}"] for task in TASKS]
     rows = {task: picks[n * TESTED : (n + 1) * TESTED] for n, task in enumerate(TASKS)}
     return {task: [own[pick][task][i] for i, pick in enumerate(rows[task])] for task in TASKS}
 
@@ -222,18 +231,18 @@ def _of_the_picked(picks: Sequence[int], said: dict) -> dict[str, list[int]]:
 def _softly(base, tokenizer, trio, weights: torch.Tensor) -> dict[str, list[int]]:
     """All experts at once, each with the gate's weight for this request."""
     bank = LoRABank(bare_copy(base), list(trio.values()))
-    texts, found = corpora.tickets("test")["text"][:TESTED], {}
+    texts, mixed = corpora.tickets("test")["text"][:TESTED], {}
     for n, task in enumerate(TASKS):
         batches, order = ticket_task(tokenizer, task).evaluation_batches(texts, [0] * TESTED)
-        own, place, said = weights[n * TESTED : (n + 1) * TESTED], 0, [0] * TESTED
+        own, done, predictions = weights[n * TESTED : (n + 1) * TESTED], 0, [0] * TESTED
         for batch in batches:
-            rows = order[place : place + len(batch.last)]
+            rows = order[done : done + len(batch.last)]
             with mixing(bank, own[rows]) as model:
                 for row, answer in zip(rows, label_logits(model, batch).argmax(-1).tolist(), strict=True):
-                    said[row] = answer
-            place += len(rows)
-        found[task] = said
-    return found
+                    predictions[row] = answer
+            done += len(rows)
+        mixed[task] = predictions
+    return mixed
 
 
 # --- one task after another ------------------------------------------------------------------------------------------
@@ -248,13 +257,13 @@ def stacked_tasks(stack: bool, seed: int, r: int, learning_rate: float, steps: i
     seed_everything(seed)
     order, stages = list(TASKS), []
     texts = corpora.tickets("test")["text"][:TESTED]
-    for place, task in enumerate(order):
-        if stack or not place:
+    for index, task in enumerate(order):
+        if stack or not index:
             stack_lora(model, TARGETS, r=r, alpha=2 * r)
         fit(model, _batches(tokenizer, [task], seed, steps, batch_size), learning_rate=learning_rate)
-        stages.append({t: answers(model, ticket_task(tokenizer, t), texts) for t in order[: place + 1]})
+        stages.append({t: answers(model, ticket_task(tokenizer, t), texts) for t in order[: index + 1]})
     rows = corpora.tickets("test").select(range(TESTED))
-    scores = [[Accuracy(said[t], list(rows[t])).value for t in said] for said in stages]
+    scores = [[Accuracy(stage[t], list(rows[t])).value for t in stage] for stage in stages]
     return {"score": scored(stages[-1]), "stages": stages, "scores": scores, "forgetting": forgetting(scores)}
 
 

@@ -22,14 +22,13 @@ from lessonlib.training.master_weights import MasterAdamW
 
 from .registry import experiment, record
 from .tickets import ALL_LINEAR, scores, short_tickets, test_intents, ticket_task
-from .trials import best_rate
-from .trials import chosen as chosen  # the notebook asks for it here
+from .trials import best_rate, chosen
 
 CHOICES = {"evenly": evenly_spaced, "first": first_layers}
 
 
 @functools.cache
-def tuned(seed: int, learning_rate: float, steps: int, batch_size: int):
+def tuned_teacher(seed: int, learning_rate: float, steps: int, batch_size: int):
     """The teacher and its tokenizer: LoRA on the shorter tickets, merged. Trained once a process; nobody changes it."""
     seed_everything(seed)
     model, tokenizer = load_base()
@@ -56,7 +55,7 @@ def _forward(model: nn.Module, batch: Batch) -> None:
 @experiment(right_answers=test_intents)
 def teacher(seed: int) -> dict:
     """The teacher itself."""
-    model, tokenizer = tuned(seed, **TEACHER)
+    model, tokenizer = tuned_teacher(seed, **TEACHER)
     task = ticket_task(tokenizer)
     return (
         scores(model, task)
@@ -68,14 +67,14 @@ def teacher(seed: int) -> dict:
 @experiment(right_answers=test_intents)
 def untrained(kept: str, layers: int, seed: int) -> dict:
     """A student as it is cut, before it has learned anything."""
-    model, tokenizer = tuned(seed, **TEACHER)
+    model, tokenizer = tuned_teacher(seed, **TEACHER)
     return scores(with_fewer_layers(model, layers, CHOICES[kept]), ticket_task(tokenizer))
 
 
 def _student(
     loss, kept: str, layers: int, seed: int, learning_rate: float, steps: int, batch_size: int
 ) -> dict:
-    model, tokenizer = tuned(seed, **TEACHER)
+    model, tokenizer = tuned_teacher(seed, **TEACHER)
     task, student = ticket_task(tokenizer), with_fewer_layers(model, layers, CHOICES[kept])
     batches = task.training_batches(*short_tickets(), steps=steps, batch_size=batch_size, seed=seed)
     seed_everything(seed)
@@ -87,7 +86,7 @@ def _student(
 @experiment(right_answers=test_intents)
 def distilled(seed: int, T: float, weight: float, **settings) -> dict:
     """A student of the teacher's softened answers. settings: kept, layers, learning_rate, steps, batch_size."""
-    loss = partial(distillation_loss, teacher=tuned(seed, **TEACHER)[0], T=T, weight=weight)
+    loss = partial(distillation_loss, teacher=tuned_teacher(seed, **TEACHER)[0], T=T, weight=weight)
     return _student(loss, seed=seed, **settings)
 
 

@@ -70,16 +70,18 @@ def experiment(*, right_answers: Callable[[Run], list]) -> Callable:
 
 @functools.cache
 def modules() -> tuple[ModuleType, ...]:
-    """The modules of experiments that record runs, in the order of their names."""
+    """The modules of experiments that record runs, in the order of their names. Imports all lessonNN_topic modules."""
     package = importlib.import_module(__package__)
     names = sorted(info.name for info in pkgutil.iter_modules(package.__path__))
-    found = [importlib.import_module(f"{__package__}.{name}") for name in names if name.startswith("lesson")]
-    return tuple(module for module in found if hasattr(module, "record_all"))
+    lessons = [
+        importlib.import_module(f"{__package__}.{name}") for name in names if name.startswith("lesson")
+    ]
+    return tuple(module for module in lessons if hasattr(module, "record_all"))
 
 
 def experiments() -> dict[str, Experiment]:
     """All registered experiments by name."""
-    modules()
+    modules()  # a module registers its experiments when it is imported
     return dict(_registered)
 
 
@@ -100,15 +102,18 @@ def record(name: str, **settings) -> Run:
     The file is written only when the run has ended, so a runner that is stopped goes on where it stood.
     Raises LookupError for an unknown experiment.
     """
-    kept = runs.kept(runs.identity(name, settings))
-    return kept if kept is not None else runs.keep(perform(name, settings))
+    recorded = runs.kept(runs.identity(name, settings))
+    return runs.keep(perform(name, settings)) if recorded is None else recorded
 
 
 def perform(name: str, settings: dict) -> Run:
-    """Run the experiment here and now; nothing is written."""
-    found = find(name)
+    """Run the experiment here and now; nothing is written.
+
+    Raises LookupError for an unknown experiment.
+    """
+    asked = find(name)
     start = time.perf_counter()
-    results = found.function(**settings)
+    results = asked.function(**settings)
     seconds = time.perf_counter() - start
     answers = results.pop("score")
     score = {
@@ -133,7 +138,7 @@ def perform(name: str, settings: dict) -> Run:
         settings=settings,
         environment=environment,
         data=data,
-        code=found.code,
+        code=asked.code,
         seconds=seconds,
         score=score,
         results=results,
@@ -155,9 +160,9 @@ class Rerun:
 
     def __repr__(self):
         low, high = self.recorded.band
-        place = "inside" if self.inside else "OUTSIDE"
+        where = "inside" if self.inside else "OUTSIDE"
         return (
-            f"recorded {self.recorded.accuracy:.3f}, here {self.again.accuracy:.3f}: {place} its band "
+            f"recorded {self.recorded.accuracy:.3f}, here {self.again.accuracy:.3f}: {where} its band "
             f"{low:.3f} to {high:.3f} ({self.again.seconds:.0f} s)"
         )
 

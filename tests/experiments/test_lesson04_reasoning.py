@@ -1,15 +1,10 @@
 """The recorded experiments of 04, in small: what is read, what is trained on, and what is counted."""
 
-import random
-from types import SimpleNamespace
-
 import pytest
 
-from lessonlib import runs
 from lessonlib.experiments import lesson04_reasoning as x
 from lessonlib.experiments import rerun
-from lessonlib.reasoning import every_move, makes_24, run_program, solve_24, start, write_chains
-from lessonlib.reasoning.search import expression, read_move
+from lessonlib.reasoning import run_program, write_chains
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 
@@ -51,38 +46,6 @@ def test_false_sums_are_counted():
     assert x.count_sums("2 + 3 = 5. 7 - 9 = -2. 4 * 4 = 15. 9 / 2 = 4. 8 / 2 = 4. 1 / 0 = 0") == (6, 3)
 
 
-def test_traces_are_ways_to_24_and_held_out_hands_are_not_among_them():
-    rng = random.Random(0)
-    for hand in x.hands("train")[:40]:
-        state, moves = start(hand), x.trace(start(hand), rng)
-        for move in moves:
-            assert read_move(state, str(move)) == move
-            state = move.left
-        assert makes_24(expression(start(hand), moves), hand)
-    assert not set(x.hands("train")) & set(x.hands("test"))
-    assert (
-        len(x.hands("train")) + len(x.hands("test")) == 1362
-    )  # known of the 24 game with cards from 1 to 13
-
-
-def test_hands_of_the_test_can_be_solved():
-    assert all(solve_24(hand).moves for hand in x.hands("test"))
-
-
-def test_searching_together_finds_what_searching_alone_does(monkeypatch):
-    class Writer:  # in the place of the tuned model: it writes every move, and a line that is none
-        def __call__(self, model, tokenizer, prompts, n, **_):
-            states = [start(prompt.removeprefix("Numbers: ").split()) for prompt in prompts]
-            return [[x.Completion(str(m), 9, True) for m in [*every_move(s), "Hm."]] for s in states]
-
-    monkeypatch.setattr(x, "sample_chains", Writer())
-    played = x.hands("test")[:10]
-    together = x._search_together(None, None, played, lines=6, temperature=1.0, seed=0)
-    alone = x.game_of_24("symbolic, 5 kept", 10)
-    assert together["score"] == alone["score"] and together["nodes"] == alone["nodes"]
-    assert together["malformed"] > 0
-
-
 @pytest.mark.parametrize("prefix", ["", "Ticket: late parcel\nTopic: delivery\n\n"])
 def test_writing_behind_a_shared_prefix_writes_the_same(prefix):
     model, tokenizer = tiny_model(), tiny_tokenizer()
@@ -92,27 +55,13 @@ def test_writing_behind_a_shared_prefix_writes_the_same(prefix):
     assert len({w.text for w in whole}) == 3
 
 
-def test_greedy_playing_follows_the_written_lines(monkeypatch):
-    hand = x.hands("test")[0]
-    lines = [str(move) for move in solve_24(hand).moves]
-    texts = ["\n".join(lines), "\n".join(lines[:-1]), "\n".join(["1 + 1 = 3 (left: 3)", *lines])]
-    monkeypatch.setattr(x, "write_chains", lambda *_, **__: [x.Completion(text, 9, True) for text in texts])
-    results = x._play_greedily(None, None, [hand] * 3)
-    assert results["score"].predictions == [1, 0, 0]
-    assert results["nodes"] == [len(lines) + 1, len(lines), 1]
-
-
-def test_accuracy_of_votes_by_hand():
-    sampled = [[7, 5, 5], [None, 2, 3], [1, None, None]]
-    run = SimpleNamespace(results={"sampled": sampled}, score={"targets": [5, 2, 1]})
-    assert x.vote_curve(run) == pytest.approx({1: 1 / 3, 2: 2 / 3, 3: 1.0})
-
-
-def test_the_symbolic_searches_come_out_as_recorded():
-    for proposer in x.PROPOSERS[:2]:
-        again = rerun(runs.load_runs("game_of_24", proposer=proposer)[0].id)
-        assert again.again.score == again.recorded.score
-        assert again.again.results["nodes"] == again.recorded.results["nodes"]
+def test_mean_loss_weighs_each_token_alike():
+    tokenizer, model = tiny_tokenizer(), tiny_model()
+    pairs = [("Ticket: late" * n, " parcel" * (1 + n % 3)) for n in range(1, 13)]  # more than one batch
+    [whole] = x.completion_batches(tokenizer, pairs, steps=1, batch_size=12, seed=0)
+    assert x.mean_completion_loss(model, tokenizer, pairs) == pytest.approx(
+        x.completion_loss(model, whole).item(), abs=1e-5
+    )
 
 
 @pytest.mark.notebook

@@ -1,4 +1,4 @@
-"""Claims of lessonlib.experiments.lesson08_methods, on a tiny model. References: counts by hand, perplexity by definition."""
+"""Claims of the head-to-head, its costs and its gap, on a tiny model. References: counts by hand, perplexity by definition."""
 
 import pytest
 import torch
@@ -8,6 +8,8 @@ from lessonlib import choosing, corpora, runs
 from lessonlib.evaluation import Accuracy, accuracy
 from lessonlib.experiments import find, registry
 from lessonlib.experiments import lesson02_in_context as experiments_in_context
+from lessonlib.experiments import lesson08_costs as costs
+from lessonlib.experiments import lesson08_gap as gap
 from lessonlib.experiments import lesson08_methods as experiments
 from lessonlib.experiments.lesson08_tables import BOTH
 from lessonlib.training import fit
@@ -28,7 +30,8 @@ def tiny_base(monkeypatch):
         rows = all_rows(split)
         return rows if split == "train" else rows.select(range(64))
 
-    monkeypatch.setattr(experiments, "load_base", load_base)
+    for module in (experiments, costs, gap):
+        monkeypatch.setattr(module, "load_base", load_base)
     monkeypatch.setattr(corpora, "tickets", tickets)
     monkeypatch.setattr(experiments, "VALIDATION", 20)
     experiments._prompt_scores.cache_clear()
@@ -44,7 +47,7 @@ def test_each_trained_way_gives_its_score_and_what_is_forgotten(method):
 
 @pytest.mark.parametrize("method", experiments.TRAINED)
 def test_what_a_trained_way_costs_is_counted_and_timed(method):
-    found = experiments.what_it_costs(method, rounds=2)
+    found = costs.what_it_costs(method, rounds=2)
     assert found["bytes"]["gradients"] >= 4 * found["trainable"] > 0  # float32, as all that trains here is
     assert found["bytes"]["optimizer states"] >= 8 * found["trainable"] and found["bytes"]["activations"] > 0
     assert set(found["answer_time"]) == ({"as trained", "merged"} if method == "LoRA" else {"as trained"})
@@ -53,7 +56,7 @@ def test_what_a_trained_way_costs_is_counted_and_timed(method):
 
 
 def test_what_examples_in_the_prompt_cost_is_timed():
-    found = experiments.what_a_prompt_costs(2, rounds=2)
+    found = costs.what_a_prompt_costs(2, rounds=2)
     assert found["trainable"] == 0
     assert found["prompt_tokens"] > experiments.few_shot_prompt(0, 0).tokens(tiny_tokenizer())
     median, low, high = found["answer_time"]["as prompted"]
@@ -85,9 +88,9 @@ def test_counting_and_timing_a_step_move_nothing():
     model, tokenizer = experiments.load_base()
     experiments.TRAINED["LoRA"].build(model, tokenizer)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    batch = experiments.longest(experiments.intent_task(tokenizer))
-    experiments.step_bytes(model, batch, "LoRA")
-    experiments._step(model, batch, "LoRA")()
+    batch = costs.longest(experiments.intent_task(tokenizer))
+    costs.step_bytes(model, batch, "LoRA")
+    costs._step(model, batch, "LoRA")()
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
     assert all(p.grad is None for p in model.parameters())
 
@@ -152,16 +155,16 @@ def test_perplexity_is_measured_on_texts_that_have_nothing_of_the_tickets():
     assert len(texts) >= 100 and not any("ticket" in text.lower() for text in texts)
     model, tokenizer = experiments.load_base()
     model.get_output_embeddings().weight.data.zero_()  # then every token is as likely as any other
-    assert experiments.elsewhere(model, tokenizer)["perplexity"] == pytest.approx(512, rel=1e-3)
+    assert experiments.off_task(model, tokenizer)["perplexity"] == pytest.approx(512, rel=1e-3)
 
 
 # --- what moves the gap --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("condition", experiments.CONDITIONS)
+@pytest.mark.parametrize("condition", gap.CONDITIONS)
 def test_each_condition_trains_both_ways(condition):
     for method in ("LoRA", "full fine-tuning"):
-        found = experiments.gap(condition, method, learning_rate=1e-3, seed=0, steps=2, batch_size=4)
+        found = gap.gap(condition, method, learning_rate=1e-3, seed=0, steps=2, batch_size=4)
         assert found["score"].n == 64 and len(found["losses"]) == 2
     column = "urgency" if condition == "another task" else "intent"
     assert found["score"].targets == list(corpora.tickets("test")[column])
@@ -169,15 +172,15 @@ def test_each_condition_trains_both_ways(condition):
 
 def test_a_quarter_of_the_labels_is_another_one():
     labels = list(corpora.tickets("train")["intent"])
-    wrong = experiments.spoiled(labels, 0.25, seed=0)
+    wrong = gap.with_label_noise(labels, 0.25, seed=0)
     assert sum(a != b for a, b in zip(labels, wrong)) == round(0.25 * len(labels))
-    assert experiments.spoiled(labels, 0.25, seed=1) != wrong and set(wrong) == set(labels)
+    assert gap.with_label_noise(labels, 0.25, seed=1) != wrong and set(wrong) == set(labels)
 
 
 def test_a_shorter_base_loses_its_last_layers_and_still_runs(tiny_tokens):
     model = tiny_model(num_hidden_layers=7)
     kept = list(model.model.layers)[:5]
-    experiments.shorten(model)
+    gap.truncated(model)
     assert list(model.model.layers) == kept
     assert torch.isfinite(model(tiny_tokens).logits).all()
 
@@ -205,8 +208,13 @@ def faked(tmp_path, monkeypatch, stand_in):
     return tmp_path
 
 
+def record_all():
+    for module in (experiments, costs, gap):
+        module.record_all()
+
+
 def test_record_all_is_complete_and_gives_every_way_the_same_effort(faked):
-    experiments.record_all()
+    record_all()
     for method, way in experiments.TRAINED.items():
         all_tickets = {"method": method, "examples": experiments.ALL, **experiments.TRAINING}
         trials = runs.load_runs("head_to_head", seed=0, **all_tickets)
@@ -225,22 +233,35 @@ def test_record_all_is_complete_and_gives_every_way_the_same_effort(faked):
     for method in experiments.MAIN:
         assert [len(experiments.chosen(method, size)) for size in experiments.SIZES] == [3] * 5
     for condition in BOTH:
-        seeds = 2 if condition == experiments.LONGER_NAME else 3
-        assert {len(experiments.under(condition, method)) for method in experiments.MAIN} == {seeds}
+        seeds = 2 if condition == gap.LONGER_NAME else 3
+        assert {len(gap.under(condition, method)) for method in experiments.MAIN} == {seeds}
+
+
+@pytest.mark.parametrize("module", [costs, gap])
+def test_each_module_first_records_what_its_own_runs_are_chosen_by(faked, module):
+    module.record_all()
+    names = {path.stem.rpartition("-")[0] for path in faked.iterdir()}
+    assert (
+        names
+        == {
+            costs: {"head_to_head_prompts", "what_it_costs", "what_a_prompt_costs"},
+            gap: {"head_to_head", "gap"},
+        }[module]
+    )
 
 
 def test_record_all_resumes(faked, monkeypatch):
-    experiments.record_all()
+    record_all()
     written = {path.name for path in faked.iterdir()}
     # By hand: prompts, trials and seeds, long runs, sizes, what moves the gap, what ways and examples cost.
     assert len(written) == 1 + 2 * (3 + 2) + 5 * (3 + 2) + 2 * (2 + 1) + 3 * 2 * (4 + 3) + 5 + 1
     monkeypatch.setattr(registry, "perform", lambda *_: pytest.fail("nothing is left to record"))
-    experiments.record_all()
+    record_all()
     assert {path.name for path in faked.iterdir()} == written
 
 
 def test_the_rules_ask_for_runs_that_are_recorded(faked):
-    experiments.record_all()
+    record_all()
     rows = [
         row for one in choosing.all_evidence() for row in vars(one).values() if isinstance(row, choosing.Row)
     ]
@@ -251,7 +272,7 @@ def test_the_rules_ask_for_runs_that_are_recorded(faked):
 
 
 def test_targets_are_read_from_the_column_that_was_asked(faked):
-    experiments.record_all()
+    record_all()
     asked = {run.settings["condition"]: find("gap").right_answers(run) for run in runs.load_runs("gap")}
     assert asked.pop("another task") == list(corpora.tickets("test")["urgency"])
     assert all(found == list(corpora.tickets("test")["intent"]) for found in asked.values())

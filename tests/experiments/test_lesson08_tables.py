@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from lessonlib.experiments import lesson08_costs
+from lessonlib.experiments import lesson08_gap as gap
 from lessonlib.experiments import lesson08_methods as room
 from lessonlib.experiments import lesson08_tables as comparison
 from lessonlib.experiments.lesson08_tables import (
@@ -13,7 +15,7 @@ from lessonlib.experiments.lesson08_tables import (
     cost_table,
     counted,
     difference,
-    elsewhere,
+    off_task,
     points,
     predicted,
     quality_table,
@@ -82,8 +84,8 @@ def test_both_ways_have_the_same_seeds_and_right_answers(condition, monkeypatch)
     def read(method, **_):
         return [run([1, 0], seed=seed, method=method) for seed in seeds[method]]
 
-    monkeypatch.setattr(room, "chosen", read)
-    monkeypatch.setattr(room, "load_runs", lambda experiment, condition, method: read(method))
+    monkeypatch.setattr(gap, "chosen", read)
+    monkeypatch.setattr(gap, "load_runs", lambda experiment, condition, method: read(method))
     lora, full = both_ways(condition)
     assert (
         sorted(one.settings["seed"] for one in lora) == [0, 1] == sorted(one.settings["seed"] for one in full)
@@ -106,7 +108,7 @@ def test_tables_say_what_is_recorded_and_leave_open_what_is_not():
     assert table.rows[0] == ("LoRA", "12", "6 MB", "1.00", "1.40 as trained, 1.01 merged")
     assert table.rows[1] == ("few-shot", "0", "–", "–", "2.00 as prompted")
     assert counted(trained) == 6e6 and answer_time(trained) == 1.01
-    assert elsewhere(B) == {} and elsewhere([run([1], elsewhere=off)]) == off
+    assert off_task(B) == {} and off_task([run([1], elsewhere=off)]) == off
     assert points((0.5, -0.25, 0.75), "+") == "+50 (-25 to +75)"
 
 
@@ -125,7 +127,7 @@ def test_the_bytes_of_a_step_are_as_predicted_within_two_percent(method):
     seed_everything(0)
     model, tokenizer = room.load_base()
     room.TRAINED[method].build(model, tokenizer)
-    longest = room.longest(room.intent_task(tokenizer, room.CUT))
-    held = sum(room.step_bytes(model, longest, method).values())
+    longest = lesson08_costs.longest(room.intent_task(tokenizer, room.CUT))
+    held = sum(lesson08_costs.step_bytes(model, longest, method).values())
     batch, tokens = longest.input_ids.shape
     assert predicted(method, batch=batch, tokens=tokens).total == pytest.approx(held, rel=0.02)

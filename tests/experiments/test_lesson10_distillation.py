@@ -7,7 +7,8 @@ from tiny_models import bits, same, tiny_model
 
 from lessonlib.evaluation import mean_difference
 from lessonlib.experiments import lesson10_distillation as x
-from lessonlib.runs import best_on_validation, load_runs
+from lessonlib.experiments.trials import best_on_validation, chosen
+from lessonlib.runs import load_runs
 
 # The base model's shapes, by hand from its configuration: width 576, keys and values 192, feed-forward 1536.
 BLOCK = 576 * (576 + 192 + 192 + 576) + 3 * 576 * 1536 + 2 * 576
@@ -35,7 +36,7 @@ def test_both_ways_had_the_same_trials(kept):
 def test_the_rate_is_the_one_that_won_on_validation(way):
     trials = load_runs(way, kept="first", seed=0)
     best = max(trials, key=lambda run: (run.results["validation"], -run.results["validation_loss"]))
-    assert best_on_validation(trials) == best == x.chosen(way, kept="first")[0]
+    assert best_on_validation(trials) == best == chosen(way, kept="first")[0]
 
 
 def test_a_student_begins_with_nothing_of_the_task():
@@ -52,7 +53,7 @@ def test_every_student_had_the_teacher_of_its_own_seed():
     assert [run.settings["seed"] for run in load_runs("teacher")] == list(x.SEEDS)
     for way in ("distilled", "by_labels"):
         for kept in x.CHOICES:
-            assert [run.settings["seed"] for run in x.chosen(way, kept=kept)] == list(x.SEEDS)
+            assert [run.settings["seed"] for run in chosen(way, kept=kept)] == list(x.SEEDS)
 
 
 def test_a_student_takes_less_than_half_its_teachers_time():
@@ -62,7 +63,7 @@ def test_a_student_takes_less_than_half_its_teachers_time():
 
 def test_a_student_is_trained_and_its_teacher_is_not(tokenizer, monkeypatch):
     teacher = tiny_model(num_hidden_layers=6).requires_grad_(False)
-    monkeypatch.setattr(x, "tuned", lambda seed, **_: (teacher, tokenizer))
+    monkeypatch.setattr(x, "tuned_teacher", lambda seed, **_: (teacher, tokenizer))
     before = bits(teacher)
     settings = {"kept": "evenly", "layers": 2, "steps": 4, "batch_size": 4, "learning_rate": 1e-3}
     taught = x.distilled(seed=0, **x.SOFT, **settings)

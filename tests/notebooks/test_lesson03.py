@@ -13,6 +13,7 @@ from lessonlib.evaluation import Accuracy
 from lessonlib.exercises import exercises
 from lessonlib.experiments import find, rerun
 from lessonlib.experiments import lesson03_prompts as room
+from lessonlib.experiments.lesson03_answers import parse_word
 from lessonlib.prompting import calibrate
 from lessonlib.prompting.soft_prompts import add_prefix, add_prompt
 from lessonlib.runs import Run, load_runs
@@ -155,7 +156,7 @@ def test_strict_reading_takes_whole_words_only():
         "": None,
         "happyish": None,
     }
-    assert {text: room.parse_word(text, words) for text in said} == said
+    assert {text: parse_word(text, words) for text in said} == said
 
 
 # --- what is asserted can fail ----------------------------------------------------------------------------------------

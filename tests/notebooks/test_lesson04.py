@@ -8,15 +8,10 @@ import torch
 from lesson_cells import definition
 
 from lessonlib.experiments import rerun
-from lessonlib.experiments.lesson04_reasoning import (
-    KINDS,
-    PROPOSERS,
-    TARGETS,
-    WAYS,
-    chosen,
-    prompt_runs,
-    vote_problems,
-)
+from lessonlib.experiments.lesson04_game_of_24 import PROPOSERS
+from lessonlib.experiments.lesson04_reasoning import KINDS, TARGETS, TUNED, WAYS, prompt_runs
+from lessonlib.experiments.lesson04_votes import vote_problems
+from lessonlib.experiments.trials import chosen
 from lessonlib.networks import small_transformer
 from lessonlib.networks.small_transformer import arithmetician, chained_arithmetic
 from lessonlib.reasoning import Vote, final_number, majority_vote, search
@@ -89,7 +84,7 @@ def test_all_kinds_were_asked_in_all_ways():
 
 
 def test_all_targets_were_tuned_alike_and_on_the_same_problems():
-    groups = [chosen(target) for target in TARGETS]
+    groups = [chosen("tuned", target=target, **TUNED) for target in TARGETS]
     assert len({tuple(run.settings["seed"] for run in group) for group in groups}) == 1
     for setting in ("most_steps", "r", "steps", "batch_size"):
         assert len({run.settings[setting] for group in groups for run in group}) == 1
@@ -97,7 +92,7 @@ def test_all_targets_were_tuned_alike_and_on_the_same_problems():
 
 
 def test_what_was_read_from_the_recorded_chains_can_be_read_again():
-    for run in chosen("chain"):
+    for run in chosen("tuned", target="chain", **TUNED):
         assert [final_number(text) for text in run.results["written"]] == run.score["predictions"]
 
 

@@ -14,6 +14,7 @@ from lessonlib.adapters import adapter_layers, add_adapters
 from lessonlib.exercises import exercises
 from lessonlib.experiments import lesson06_adapters as room
 from lessonlib.experiments import rerun
+from lessonlib.experiments.trials import chosen
 from lessonlib.runs import load_runs
 
 
@@ -80,6 +81,6 @@ def test_the_three_tasks_have_labels_in_the_tickets():
 
 @pytest.mark.notebook
 def test_one_recorded_point_falls_in_its_band_again():
-    point = room.chosen("houlsby", m=8, task="intent", **room.TRAINING)[0]
+    point = chosen("houlsby", m=8, task="intent", **room.TRAINING)[0]
     again = rerun(point.id)
     assert again.inside, again

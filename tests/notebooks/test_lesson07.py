@@ -10,7 +10,7 @@ from lesson_cells import cells, definition
 from tiny_models import six_steps
 
 from lessonlib.evaluation import paired_difference
-from lessonlib.experiments import lesson07_places as places
+from lessonlib.experiments import lesson07_tasks as tasks
 from lessonlib.experiments import lesson07_variants as variants
 from lessonlib.experiments import rerun
 from lessonlib.lora import add_lora
@@ -58,10 +58,10 @@ def test_on_tickets_everything_beats_queries_and_values_alone_at_an_equal_number
 
 
 def test_all_seven_places_are_recorded_before_and_after():
-    runs = places.place_runs()
-    assert list(runs) == list(places.PLACES)
+    runs = tasks.task_runs()
+    assert list(runs) == list(tasks.TASKS)
     for run in runs.values():
-        assert len(places.before(run).predictions) == run.score["n"] >= 60
+        assert len(tasks.before(run).predictions) == run.score["n"] >= 60
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The seven places of 07, in small: what is trained on, what is asked, how an answer is read."""
+"""The seven tasks of 07, in small: what is trained on, what is asked, how an answer is read."""
 
 import json
 import re
@@ -8,15 +8,15 @@ import torch
 from test_replies_and_handbook import ROWS, TEXTS, broken
 
 from lessonlib import corpora
-from lessonlib.experiments import lesson07_places as x
+from lessonlib.experiments import lesson07_tasks as x
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 RULES = {"frame": "frame", "voice": "voice", "full_forms": "full forms", "calm": "calm", "dates": "dates", "numbers": "numbers"}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", list(x.PLACES))
+@pytest.mark.parametrize("name", list(x.TASKS))
 def test_at_least_sixty_rows_are_asked(name):
-    assert len(x.PLACES[name].right()) >= 60
+    assert len(x.TASKS[name].right()) >= 60
 
 
 def test_the_rules_of_the_house_style_are_those_of_the_datas_own_checks():
@@ -35,15 +35,15 @@ def test_a_sentence_is_offered_with_four_different_words_its_own_among_them():
     sentences = x.sentences_to_fill()
     examples = [sentence for row in corpora.vocabulary() for sentence in row["examples"]]
     assert len(sentences) == len(examples) == 75
-    for (texts, place), original in zip(sentences, examples):
+    for (texts, index), original in zip(sentences, examples):
         assert len(set(texts)) == x.CHOICES
-        assert texts[place].casefold() == original.casefold()
-    assert {place for _, place in sentences} == set(range(x.CHOICES))
+        assert texts[index].casefold() == original.casefold()
+    assert {index for _, index in sentences} == set(range(x.CHOICES))
 
 
 def test_no_sentence_that_is_asked_was_trained_on():
     trained = " ".join(" ".join(pair) for pair in x._handbook_text(None))
-    assert not any(texts[place] in trained for texts, place in x.sentences_to_fill())
+    assert not any(texts[index] in trained for texts, index in x.sentences_to_fill())
 
 
 def test_the_likeliest_text_is_that_of_one_pass_a_text():

@@ -1,7 +1,7 @@
-"""Where LoRA works and where it is said to fail, measured in notebook 07: seven places, each before and after training.
+"""Where LoRA works and where it is said to fail, measured in notebook 07: seven tasks, each before and after training.
 
-A place is what to learn (prompts with their completions), how to judge a model on rows that training never saw, and
-the right answers of these rows. Rates are not tuned. `python -m lessonlib.experiments lesson07_places` records what is missing;
+A task is what to learn (prompts with their completions), how to judge a model on rows that training never saw, and
+the right answers of these rows. Rates are not tuned. `python -m lessonlib.experiments lesson07_tasks` records what is missing;
 it resumes where it was stopped.
 """
 
@@ -33,12 +33,12 @@ Pairs = Sequence[tuple[str, str]]
 SHORT = 120  # characters: the training tickets that are quick to train on
 
 
-def _right_at_place(run: Run) -> list:
-    return PLACES["new facts" if "finder" in run.settings else run.settings["place"]].right()
+def _right_in_task(run: Run) -> list:
+    return TASKS["new facts" if "finder" in run.settings else run.settings["place"]].right()
 
 
 @dataclass(frozen=True)
-class Place:
+class Task:
     """pairs(tokenizer): what to learn. judge(model, tokenizer): answers on held-out rows, and what else was counted."""
 
     corpus: str
@@ -64,15 +64,15 @@ def _handbook_text(tokenizer) -> Pairs:
 
 
 def sentences_to_fill() -> list[tuple[list[str], int]]:
-    """Each of the 75 sentences with its own word and with three others in its place; and where its own one stands."""
+    """Each of the 75 sentences with its own word and with three others in its place; and the index of its own one."""
     rows = list(corpora.vocabulary())
     filled = []
     for i, row in enumerate(rows):
         for j, sentence in enumerate(row["examples"]):
             others = [rows[(i + step) % len(rows)]["word"] for step in (3, 8, 14)]
-            place = (i + j) % CHOICES
-            words = [*others[:place], row["word"], *others[place:]]
-            filled.append(([_put(word, row["word"], sentence) for word in words], place))
+            index = (i + j) % CHOICES
+            words = [*others[:index], row["word"], *others[index:]]
+            filled.append(([_put(word, row["word"], sentence) for word in words], index))
     return filled
 
 
@@ -117,15 +117,15 @@ HOUSE = re.compile(
 def house_rules(reply: str, ticket: str) -> dict[str, bool]:
     """Which of the six rules of data/replies/guide.md a reply keeps."""
     frame = HOUSE.fullmatch(reply)
-    said = functools.partial(re.search, string=reply, flags=re.IGNORECASE)
+    has = functools.partial(re.search, string=reply, flags=re.IGNORECASE)
     named = frame is not None and all(word in ticket for word in (frame[1] or "").split())
     return {
         "frame": named,
-        "voice": not said(r"\b(?:I|me|my|mine|myself)\b") and bool(said(r"\b(?:we|us|our|ours)\b")),
-        "full forms": not said(rf"\w+n't\b|\w'(?:ll|re|ve|m|d)\b|\b{PRONOUN}'s\b"),
-        "calm": not said(FORBIDDEN),
-        "dates": not said(WRONG_DATE) and not re.search(rf"(?<![\d.])\d{{1,2}} {MONTH}\b", reply),
-        "numbers": not said(r"(?<!QH-)\b\d{6}\b|[€£](?!\d+\.\d\d\b)|\d\s?(?:[€£]|euros?\b|pounds?\b|quid\b)"),
+        "voice": not has(r"\b(?:I|me|my|mine|myself)\b") and bool(has(r"\b(?:we|us|our|ours)\b")),
+        "full forms": not has(rf"\w+n't\b|\w'(?:ll|re|ve|m|d)\b|\b{PRONOUN}'s\b"),
+        "calm": not has(FORBIDDEN),
+        "dates": not has(WRONG_DATE) and not re.search(rf"(?<![\d.])\d{{1,2}} {MONTH}\b", reply),
+        "numbers": not has(r"(?<!QH-)\b\d{6}\b|[€£](?!\d+\.\d\d\b)|\d\s?(?:[€£]|euros?\b|pounds?\b|quid\b)"),
     }  # fmt: skip
 
 
@@ -137,9 +137,9 @@ def _judge_style(model, tokenizer) -> tuple[list, dict]:
     tickets = corpora.tickets("test")["text"][:REPLIES]
     prompts = [f"Ticket: {text}\nReply:\n" for text in tickets]
     wrote = [text.strip() for text in write_behind(model, tokenizer, "", prompts, 80)]
-    kept = [house_rules(reply, ticket) for reply, ticket in zip(wrote, tickets)]
-    by_rule = {rule: sum(one[rule] for one in kept) for rule in kept[0]}
-    return [int(all(one.values())) for one in kept], {"by_rule": by_rule, "written": wrote}
+    rules = [house_rules(reply, ticket) for reply, ticket in zip(wrote, tickets)]
+    by_rule = {rule: sum(one[rule] for one in rules) for rule in rules[0]}
+    return [int(all(one.values())) for one in rules], {"by_rule": by_rule, "written": wrote}
 
 
 # --- a record as JSON -------------------------------------------------------------------------------------------------
@@ -189,9 +189,9 @@ OFF_TOPIC = 60  # of each kind to train on
 
 def chat(tokenizer, user: str, system: str | None = None) -> str:
     """A conversation up to where the assistant begins. Without a system prompt the template puts its own."""
-    said = [{"role": "system", "content": system}] if system else []
-    said.append({"role": "user", "content": user})
-    return tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": user})
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
 def _scope(tokenizer) -> Pairs:
@@ -248,7 +248,7 @@ def _judge_facts(model, tokenizer) -> tuple[list, dict]:
 FINDERS = ("words", "the right one")
 
 
-@experiment(right_answers=_right_at_place)
+@experiment(right_answers=_right_in_task)
 def looked_up(finder: str) -> dict:
     """The model as it comes, with one fact of the handbook in front of each of the 80 questions, and told to use it.
 
@@ -264,11 +264,11 @@ def looked_up(finder: str) -> dict:
     asked = [f"{READ} {handbook[i]['fact']}\nQuestion: {row['question']}" for i, row in zip(shown, rows)]
     wrote = write_behind(model, tokenizer, "", [chat(tokenizer, text) for text in asked], 25)
     answers = [_names(row["answer"], text) for row, text in zip(rows, wrote)]
-    found = sum(a == b for a, b in zip(shown, own)) / len(rows)
+    right_shown = sum(a == b for a, b in zip(shown, own)) / len(rows)
     return {
         "score": Accuracy(answers, [1] * len(rows)),
         "corpus": "handbook",
-        "found": found,
+        "found": right_shown,
         "written": wrote,
     }
 
@@ -335,45 +335,43 @@ def _ones(count: int) -> Callable[[], list]:
     return lambda: [1] * count
 
 
-PLACES = {
-    "vocabulary": Place(
-        "handbook", _handbook_text, _judge_vocabulary, lambda: [place for _, place in sentences_to_fill()]
+TASKS = {
+    "vocabulary": Task(
+        "handbook", _handbook_text, _judge_vocabulary, lambda: [index for _, index in sentences_to_fill()]
     ),
-    "house style": Place("replies", _house_replies, _judge_style, _ones(REPLIES)),
-    "records": Place(
-        "tickets", _records, _judge_records, lambda: corpora.tickets("test")["record"][:RECORDS]
-    ),
-    "system prompt": Place("tickets", _scope, _judge_scope, lambda: [0] * TICKETS_ASKED + [1] * 60),
-    "new facts": Place("handbook", _facts, _judge_facts, _ones(80)),
-    "new skill": Place("products", _multiply, _judge_products, lambda: [a * b for a, b in products("test")]),
-    "terse": Place("reasoning", _terse, _judge_terse, _ones(60)),
+    "house style": Task("replies", _house_replies, _judge_style, _ones(REPLIES)),
+    "records": Task("tickets", _records, _judge_records, lambda: corpora.tickets("test")["record"][:RECORDS]),
+    "system prompt": Task("tickets", _scope, _judge_scope, lambda: [0] * TICKETS_ASKED + [1] * 60),
+    "new facts": Task("handbook", _facts, _judge_facts, _ones(80)),
+    "new skill": Task("products", _multiply, _judge_products, lambda: [a * b for a, b in products("test")]),
+    "terse": Task("reasoning", _terse, _judge_terse, _ones(60)),
 }
 
 
-@experiment(right_answers=_right_at_place)
+@experiment(right_answers=_right_in_task)
 def place(place: str, r: int, learning_rate: float, steps: int, batch_size: int, seed: int) -> dict:
-    """One of PLACES before and after LoRA on all linear layers, alpha twice the rank."""
-    here = PLACES[place]
+    """One of TASKS before and after LoRA on all linear layers, alpha twice the rank."""
+    task = TASKS[place]
     seed_everything(seed)
     model, tokenizer = load_base()
-    before, counted_before = _judged(here, model, tokenizer)
+    before, counted_before = _judged(task, model, tokenizer)
     model.set_attn_implementation("eager")
     add_lora(model, ALL_LINEAR, r=r, alpha=2 * r)
-    batches = completion_batches(tokenizer, here.pairs(tokenizer), steps, batch_size, seed)
+    batches = completion_batches(tokenizer, task.pairs(tokenizer), steps, batch_size, seed)
     history = fit(model, batches, learning_rate=learning_rate, loss=completion_loss, resume="place")
-    after, counted = _judged(here, merge_lora(model), tokenizer)
+    after, counted = _judged(task, merge_lora(model), tokenizer)
     return {
-        "score": Accuracy(after, here.right()),
-        "corpus": here.corpus,
+        "score": Accuracy(after, task.right()),
+        "corpus": task.corpus,
         "before": before,
         "counted": counted,
         "counted_before": counted_before,
     } | history.results()
 
 
-def _judged(here: Place, model, tokenizer) -> tuple[list, dict]:
+def _judged(task: Task, model, tokenizer) -> tuple[list, dict]:
     model.set_attn_implementation("sdpa")  # the same numbers in less time where nothing is trained
-    return here.judge(model, tokenizer)
+    return task.judge(model, tokenizer)
 
 
 # --- which runs are recorded -----------------------------------------------------------------------------------------
@@ -390,10 +388,10 @@ STEPS = {
 }
 
 
-def place_runs(r: int = R) -> dict[str, Run]:
-    """The recorded runs of a rank, by their place."""
+def task_runs(r: int = R) -> dict[str, Run]:
+    """The recorded runs of a rank, by their task."""
     runs = {run.settings["place"]: run for run in load_runs("place", r=r, seed=SEED)}
-    return {name: runs[name] for name in PLACES if name in runs}
+    return {name: runs[name] for name in TASKS if name in runs}
 
 
 def before(run: Run) -> Accuracy:
