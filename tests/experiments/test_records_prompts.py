@@ -1,6 +1,6 @@
 """The recorded experiments that ask and do not train, on a tiny model: 02, 03 and the prompted ways of 08.
 
-References: the log-probability of each whole word behind each whole prompt, one pass each, and numpy; what stood in a
+References: the log-probability of each whole word behind each whole prompt, and numpy; what stood in a
 prompt is read back from what the model read.
 """
 
@@ -212,7 +212,7 @@ def test_similar_examples_are_the_nearest_by_weighted_words_the_nearest_last(bas
     rows, classes = two_classes("validation")
     numbers = [i for group in pool() for i in group]
     counts = TfidfVectorizer(sublinear_tf=True).fit([texts("train")[i] for i in numbers])
-    shares = []
+    shares, likelier = [], []
     for k, (row, target) in enumerate(zip(rows, classes)):
         query, every = (
             counts.transform([texts("validation")[row]]),
@@ -225,6 +225,8 @@ def test_similar_examples_are_the_nearest_by_weighted_words_the_nearest_last(bas
         begin = behind([(numbers[i], true_class(numbers[i])) for i in near], TWO)
         table = base.log_probs(base.fresh(), [f"{begin}Ticket: {texts('validation')[row]}\nSentiment:"], TWO)
         np.testing.assert_allclose(found["log_probs"][k], table[0], atol=2e-3)
+        likelier += best(table)
+    assert found["score"].predictions == likelier
     assert found["score"].targets == classes and found["same_label"] == pytest.approx(np.mean(shares))
 
 

@@ -1,6 +1,6 @@
 """The recorded experiments that train on tickets, on a tiny model: what they learn from and what they are judged by.
 
-References: a pass a text through the model that the experiment leaves behind, its parameters before and after, numpy.
+References: whole texts, never padded, through the model that the experiment leaves behind, its parameters before and after, numpy.
 """
 
 import math

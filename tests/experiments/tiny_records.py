@@ -1,7 +1,7 @@
 """A tiny model in the base's place, a few marked tickets in the tickets' place, and a note of all that the model reads.
 
 A test calls an experiment and then asks what was read at training and at scoring, by the marks that stand in the texts
-("test-3"), and what the model that is left behind answers. References are computed here, one text at a time, without
+("test-3"), and what the model that is left behind answers. References are computed here, on whole texts, without
 padding and without a shared prefix; nothing of them is shared with the experiments.
 """
 
@@ -63,8 +63,9 @@ def marks_in(text: str) -> list[tuple[str, int]]:
     return [(split, int(number)) for split, number in MARK.findall(text)]
 
 
-def loaded():
-    """All modules of experiments that are loaded."""
+@functools.cache
+def loaded() -> list:
+    """All modules of experiments."""
     experiments()
     return [module for name, module in list(sys.modules.items()) if name.startswith("lessonlib.experiments.")]
 
@@ -129,28 +130,33 @@ class Base:
     # --- references ----------------------------------------------------------------------------------------------
 
     def answers(self, model, prompts: list[str], words: list[str]) -> list[int]:
-        """By the first token of each word behind each prompt, one pass a prompt; letters where two begin alike."""
+        """By the first token of each word behind each prompt, never padded; letters where two words begin alike."""
         ids = [self.tokenizer(f" {word}").input_ids[0] for word in words]
         if len(set(ids)) < len(ids):
             ids = [self.tokenizer(f" {letter}").input_ids[0] for letter in "ABCDEFGH"[: len(words)]]
-        found = []
-        with torch.no_grad():
-            for prompt in prompts:
-                whole = torch.tensor([self.tokenizer(prompt).input_ids])
-                found.append(model(input_ids=whole).logits[0, -1, ids].argmax().item())
-        return found
+        rows, found = [self.tokenizer(prompt).input_ids for prompt in prompts], {}
+        for length in {len(row) for row in rows}:  # prompts of one length in one pass
+            alike = [i for i, row in enumerate(rows) if len(row) == length]
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([rows[i] for i in alike])).logits[:, -1, ids]
+            found |= dict(zip(alike, logits.argmax(-1).tolist()))
+        return [found[i] for i in range(len(prompts))]
 
     def log_probs(self, model, prompts: list[str], words: list[str]) -> np.ndarray:
-        """The log-probability of each whole word behind each prompt, one pass each: (prompts, words)."""
-        table = np.zeros((len(prompts), len(words)))
-        with torch.no_grad():
-            for i, prompt in enumerate(prompts):
-                begin = self.tokenizer(prompt).input_ids
-                for j, word in enumerate(words):
-                    end = self.tokenizer(f" {word}").input_ids
-                    logits = model(input_ids=torch.tensor([begin + end])).logits[0].double()
-                    chosen = logits.log_softmax(-1)[torch.arange(len(begin) - 1, len(begin + end) - 1), end]
-                    table[i, j] = chosen.sum().item()
+        """The log-probability of each whole word behind each prompt, never padded: (prompts, words)."""
+        begins = [self.tokenizer(prompt).input_ids for prompt in prompts]
+        ends = [self.tokenizer(f" {word}").input_ids for word in words]
+        table, cells = np.zeros((len(prompts), len(words))), {}
+        for i, begin in enumerate(begins):
+            for j, end in enumerate(ends):
+                cells.setdefault(len(begin + end), []).append((i, j))
+        for alike in cells.values():  # texts of one length in one pass
+            with torch.no_grad():
+                rows = torch.tensor([begins[i] + ends[j] for i, j in alike])
+                logs = model(input_ids=rows).logits.double().log_softmax(-1)
+            for row, (i, j) in zip(logs, alike):
+                places = range(len(begins[i]) - 1, len(begins[i]) + len(ends[j]) - 1)
+                table[i, j] = sum(row[place, token].item() for place, token in zip(places, ends[j]))
         return table
 
 
