@@ -1,6 +1,6 @@
 """Is there a test that notices? Changes of one line to the library, each wrong, each with the tests that have to fail.
 
-`python tests/mutations.py` tries all of them (a quarter of an hour or so), `python tests/mutations.py warm-up TIES` those
+`python tests/mutations.py` tries all of them (some twenty minutes), `python tests/mutations.py warm-up TIES` those
 whose names hold a word, and prints what was noticed. `make robust` tries them as tests (tests/robust/test_mutations.py).
 
 Each change is made in a copy of the checkout, so nothing here is touched. A change counts as noticed where pytest ends
@@ -215,55 +215,45 @@ def copied(directory: Path) -> Path:
     return directory
 
 
-def tested(root: Path, tests: str) -> subprocess.CompletedProcess:
-    """Run these tests in a copy of the checkout; the return code is pytest's."""
-    path, _, word = tests.partition(" ")
-    chosen = ["-k", word] if word else []
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-n0",
-        "-p",
-        "no:cacheprovider",
-        "-m",
-        NOT_HERE,
-        *chosen,
-    ]
+def tested(root: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run pytest in a copy of the checkout, on the copy's library."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n0", "-p", "no:cacheprovider", "-m", NOT_HERE]
     environment = os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
-        [*command, f"tests/{path}"], cwd=root, env=environment, capture_output=True, text=True, check=False
+        [*command, *arguments], cwd=root, env=environment, capture_output=True, text=True, check=False
     )
 
 
 def missed(mutation: Mutation) -> str:
     """Make the change in a copy and run its tests: "" where they fail, else what happened in place of it."""
+    path, _, word = mutation.tests.partition(" ")
     with tempfile.TemporaryDirectory() as directory:
         root = copied(Path(directory))
         mutation.apply(root)
-        run = tested(root, mutation.tests)
+        run = tested(root, f"tests/{path}", *(["-k", word] if word else []))
     if run.returncode == 1:
         return ""
     ended = {0: "no test noticed", 5: "no test was chosen"}.get(run.returncode, "pytest could not run")
     return f"{ended}: {mutation.tests} (pytest ended with {run.returncode})\n{run.stdout[-2000:]}{run.stderr[-1000:]}"
 
 
-def unchanged(tests: Sequence[str]) -> dict[str, str]:
-    """Run each of these in an unchanged copy: by tests what pytest said, of those that do not pass."""
+def unchanged(mutations: Sequence[Mutation]) -> str:
+    """Run the files of all these tests in an unchanged copy: "" where they pass, else what pytest said."""
+    paths = sorted({f"tests/{mutation.tests.partition(' ')[0]}" for mutation in mutations})
     with tempfile.TemporaryDirectory() as directory:
-        root = copied(Path(directory))
-        runs = {each: tested(root, each) for each in dict.fromkeys(tests)}
-    return {each: run.stdout[-2000:] for each, run in runs.items() if run.returncode != 0}
+        run = tested(copied(Path(directory)), *paths)
+    return "" if run.returncode == 0 else run.stdout[-2000:] + run.stderr[-1000:]
 
 
 def main(words: Sequence[str]) -> int:
+    """Try the changes whose names hold one of the words, all for none; returns 1 where one is not noticed."""
     chosen = [m for m in MUTATIONS if not words or any(word.lower() in m.name.lower() for word in words)]
-    broken = unchanged([mutation.tests for mutation in chosen])
+    if fault := unchanged(chosen):
+        print(f"Without any change these tests do not pass, so nothing can be learnt from them:\n{fault}")
+        return 1
     survivors = 0
     for mutation in chosen:
-        fault = (broken.get(mutation.tests) and "its tests fail without it") or missed(mutation)
+        fault = missed(mutation)
         survivors += bool(fault)
         print(f"{'SURVIVES' if fault else 'noticed':8}  {mutation.file:40}  {mutation.name}", flush=True)
         if fault:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from tiny_records import CHAT, home, marks_in, put
+from tiny_records import CHAT, get, home, marks_in, put
 
 from lessonlib import corpora
 from lessonlib.evaluation import Accuracy
@@ -42,7 +42,7 @@ def written(base, monkeypatch):
         for split, count in (("train", 6), ("validation", 5), ("test", 7))
     }
     monkeypatch.setattr(corpora, "word_problems", lambda split: rows[split])
-    for target in (lengths := home("tuned").MOST_TOKENS):
+    for target in (lengths := get("MOST_TOKENS")):
         monkeypatch.setitem(lengths, target, 3)
     monkeypatch.setattr(base.tokenizer, "chat_template", CHAT)
     load = base.load
@@ -105,7 +105,7 @@ def test_a_chosen_option_is_counted_by_its_place(written, monkeypatch):
     ]
     monkeypatch.setattr(corpora, "reasoning", lambda kind, split="test": Dataset.from_list(rows))
     written.says("7")
-    monkeypatch.setattr(home("prompted"), "ANSWER_TOKENS", 7)
+    put(monkeypatch, "ANSWER_TOKENS", 7, int)
     found = find("prompted").function(kind="logic", way="direct", count=3, most_tokens=3)
     assert found["score"].targets == [0, 1, 2] and found["score"].predictions == [1, 1, 1]
 

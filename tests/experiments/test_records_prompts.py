@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from tiny_records import CHOICES, TOPICS, home, labels, marks, marks_in, put, texts
+from tiny_records import CHOICES, TOPICS, get, labels, marks, marks_in, put, texts
 
 from lessonlib.experiments import find
 
@@ -308,7 +308,7 @@ def test_what_a_prompt_costs_is_scored_behind_its_examples(all_tickets):
 
 def test_elsewhere_asks_how_customers_feel_on_validation_and_test(base):
     model, tokenizer = base.load()
-    found = home("head_to_head").elsewhere(model, tokenizer)
+    found = get("elsewhere")(model, tokenizer)
     answers, targets = [], []
     for split in ("validation", "test"):
         rows, classes = two_classes(split)

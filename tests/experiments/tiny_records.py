@@ -168,6 +168,13 @@ def put(monkeypatch, name: str, value, was: type = object) -> None:
         monkeypatch.setattr(module, name, value)
 
 
+def get(name: str):
+    """What bears this name in the experiments, whichever module it stands in."""
+    having = [vars(module)[name] for module in loaded() if name in vars(module)]
+    assert having, f"no module of experiments has a {name}: what is it called now?"
+    return having[0]
+
+
 def forget() -> None:
     """Empty what experiments keep of a model or of tickets from one call to the next."""
     for module in loaded():
