@@ -1,8 +1,13 @@
-"""What the tests of experiments share: an experiment that takes no time in a registered one's place."""
+"""What the tests of experiments share: an experiment that takes no time in a registered one's place, a tiny base."""
 
 import dataclasses
 
 import pytest
+
+pytest.register_assert_rewrite("tiny_records")  # it asserts
+
+# isort: split
+import tiny_records
 
 from lessonlib.experiments import experiments, registry
 
@@ -20,3 +25,10 @@ def stand_in(monkeypatch):
         return put
 
     return stand_in
+
+
+@pytest.fixture
+def base(monkeypatch, cache):
+    """A tiny model in the base's place and a few marked tickets in the tickets': see tiny_records."""
+    yield tiny_records.stand_in(monkeypatch)
+    tiny_records.forget()
