@@ -20,11 +20,28 @@ from .lesson03 import (
     prompt_toggles,
 )
 from .lesson04 import accuracy_by_steps, chain_toggle, kinds_and_ways, published_gains, searches, votes_curve
-from .lesson05 import cuts, signals, sparsity_slider, ticket_curves, two_settings
-from .lesson05_language_model import head_maps, layer_costs, retention, subspace_curve
+from .lesson05 import (
+    cuts,
+    head_maps,
+    layer_costs,
+    retention,
+    signals,
+    sparsity_slider,
+    subspace_curve,
+    ticket_curves,
+    two_settings,
+)
 from .lesson06 import adapter_slider, call_overheads, start_scales, tasks_before_after, width_sweep
-from .lesson07 import benchmark_times, learning_curves, rank_slider, rank_sweep, spectrum
-from .lesson07_variants import digit_rows, places_before_after, variants_compared
+from .lesson07 import (
+    benchmark_times,
+    digit_rows,
+    learning_curves,
+    places_before_after,
+    rank_slider,
+    rank_sweep,
+    spectrum,
+    variants_compared,
+)
 from .lesson08 import accuracy_by_examples, cost_accuracy, decision_tree, forgotten, gaps, ways_compared
 from .lesson09 import (
     bits_slider,
