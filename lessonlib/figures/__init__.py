@@ -1,4 +1,9 @@
-"""The figures. One file a figure: a plain function that draws on given axes, and a builder that shows it."""
+"""The figures, one file a lesson: for each a plain function that draws on given axes, and a builder that shows it.
+
+What stands here are the builders, `Way` of the playground, and `Picture`, which all of them make.
+"""
+
+# ruff: noqa: F401  a face imports for those who look at it
 
 from .lesson01 import cost_bars, memory_planner, predicted_and_measured, scaling
 from .lesson02 import (
@@ -65,77 +70,3 @@ from .lesson10 import (
 )
 from .playground import Way, playground
 from .style import Picture
-
-__all__ = [
-    "Picture",
-    "Way",
-    "accuracy_by_examples",
-    "accuracy_by_steps",
-    "adapter_slider",
-    "after_each_task",
-    "attention_by_part",
-    "benchmark_times",
-    "bits_slider",
-    "block_sizes",
-    "by_question",
-    "calibration_effect",
-    "call_overheads",
-    "cards",
-    "chain_toggle",
-    "code_book",
-    "cost_accuracy",
-    "cost_bars",
-    "cuts",
-    "decision_tree",
-    "digit_rows",
-    "drift",
-    "example_orders",
-    "forgotten",
-    "formats",
-    "gaps",
-    "gradients_before_and_after",
-    "head_maps",
-    "kinds_and_ways",
-    "label_pairs",
-    "label_rates",
-    "layer_costs",
-    "learning_curves",
-    "measured_groups",
-    "memory_planner",
-    "metric_and_emergence",
-    "outweigh",
-    "places_before_after",
-    "playground",
-    "predicted_and_measured",
-    "prompt_factors",
-    "prompt_toggles",
-    "published_gains",
-    "rank_slider",
-    "rank_sweep",
-    "read_losses",
-    "regression_errors",
-    "requests_over_time",
-    "retention",
-    "scale_trend",
-    "scaling",
-    "searches",
-    "shots_slider",
-    "shots_sweep",
-    "signals",
-    "sparsity_slider",
-    "spectrum",
-    "start_scales",
-    "subspace_curve",
-    "tasks_before_after",
-    "tasks_by_shots",
-    "ticket_curves",
-    "timeline",
-    "traffic",
-    "two_settings",
-    "update_and_step",
-    "variants_compared",
-    "votes_curve",
-    "ways_compared",
-    "ways_to_serve",
-    "width_sweep",
-]

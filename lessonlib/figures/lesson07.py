@@ -63,7 +63,7 @@ def spectrum(update: Sequence[float], noise: Sequence[float]) -> Picture:
 
 def draw_learning_curves(ax, curves: dict[str, Sequence[float]], window: int = 8) -> str:
     """Training loss by step, smoothed by a running mean, several runs in one picture."""
-    said, ends = [], []
+    parts, ends = [], []
     for (name, losses), colour, line in zip(
         curves.items(), (BLUE, VERMILION, GREY, OCHRE), ("-", "--", "-.", ":")
     ):
@@ -73,7 +73,7 @@ def draw_learning_curves(ax, curves: dict[str, Sequence[float]], window: int = 8
         ax.plot(steps, losses, ".", color=colour, alpha=0.25, markersize=4)
         ax.plot(steps, smooth, color=colour, linestyle=line)
         ends.append((smooth[-1], steps[-1], name, colour))
-        said.append(f"{name} falls from {smooth[0]:.2f} to {smooth[-1]:.2f}")
+        parts.append(f"{name} falls from {smooth[0]:.2f} to {smooth[-1]:.2f}")
     ax.set(xlabel="step", ylabel="loss, nats", ylim=(0, None))
     lowest = 0.0
     for height, step, name, colour in sorted(ends):
@@ -85,7 +85,7 @@ def draw_learning_curves(ax, curves: dict[str, Sequence[float]], window: int = 8
     longest = max(len(losses) for losses in curves.values())
     ax.set_xlim(0, longest * (1.02 + 0.018 * max(len(name) for name in curves)))
     ax.set_title("Training loss")
-    return f"Training loss by step: {'; '.join(said)}."
+    return f"Training loss by step: {'; '.join(parts)}."
 
 
 def learning_curves(curves: dict[str, Sequence[float]]) -> Picture:
@@ -111,14 +111,14 @@ def draw_rank_sweep(ax, runs, reference=None, chosen: int | None = None) -> str:
     for r, group in groups.items():
         ax.plot([r] * len(group), [100 * run.accuracy for run in group], "o", color=SKY, markeredgecolor=BLUE)
     ax.plot(list(means), [100 * m for m in means.values()], color=BLUE)
-    said = ", ".join(f"{100 * m:.0f} at r = {r}" for r, m in means.items())
+    parts = ", ".join(f"{100 * m:.0f} at r = {r}" for r, m in means.items())
     if chosen in means:
         ax.plot([chosen], [100 * means[chosen]], "D", color=VERMILION, markersize=9)
     if reference:
         level = 100 * np.mean([run.accuracy for run in reference])
         ax.axhline(level, color=GREY, linestyle="--")
         ax.annotate("full fine-tuning", (min(means), level), (0, 4), textcoords="offset points", color=GREY)
-        said += f"; full fine-tuning {level:.0f}"
+        parts += f"; full fine-tuning {level:.0f}"
     ax.set(xscale="log", xlabel="rank r (log scale)", ylabel="test accuracy, %", ylim=(0, 100))
     ax.set_xticks(list(groups), [str(r) for r in groups])
     ax.minorticks_off()
@@ -127,7 +127,7 @@ def draw_rank_sweep(ax, runs, reference=None, chosen: int | None = None) -> str:
     counts = sorted({len(group) for group in groups.values()})
     seeds = f"{' or '.join(map(str, counts))} seed{'' if counts == [1] else 's'}"
     return (
-        f"Test accuracy in per cent by rank, means over {seeds}: {said}. "
+        f"Test accuracy in per cent by rank, means over {seeds}: {parts}. "
         f"From r = {min(means)} to {max(means)} the mean moves by {spread:.0f} points."
     )
 
@@ -231,7 +231,7 @@ def apart_from(answers: Answers, plain: str) -> dict[str, tuple[float, float, fl
 
 def draw_variants(ax, answers: Answers, plain: str) -> str:
     """One row a variant: its mean over seeds with a 95 % interval; a diamond where it differs from plain LoRA."""
-    clear, said = apart_from(answers, plain), []
+    clear, parts = apart_from(answers, plain), []
     level = 100 * shares_right(answers[plain]).mean()
     ax.axvline(level, color=GREY, linestyle="--")
     for row, (name, seeds) in enumerate(answers.items()):
@@ -241,7 +241,7 @@ def draw_variants(ax, answers: Answers, plain: str) -> str:
         ax.plot([low, high], [row, row], color=colour)
         ax.plot([100 * one.value for one in seeds], [row] * len(seeds), "|", color=colour, markersize=9)
         ax.plot([value], [row], mark, color=colour, markersize=7)
-        said.append(f"{name} {value:.0f}")
+        parts.append(f"{name} {value:.0f}")
     ax.set_yticks(range(len(answers)), list(answers))
     ax.set(ylim=(len(answers) - 0.4, -0.6), xlim=(0, 102), xlabel="test accuracy, %")
     ax.grid(axis="y", visible=False)
@@ -249,7 +249,7 @@ def draw_variants(ax, answers: Answers, plain: str) -> str:
     ax.set_title(f"{len(clear)} of {len(answers) - 1} differ from plain LoRA (diamonds)")
     return (
         f"Test accuracy in per cent, n = {n}, seeds averaged: {seeds}, with 95 per cent intervals, a dashed line at plain "
-        f"LoRA's {level:.0f}: {listed(said)}. {len(clear)} of {len(answers) - 1} have a paired difference to plain LoRA "
+        f"LoRA's {level:.0f}: {listed(parts)}. {len(clear)} of {len(answers) - 1} have a paired difference to plain LoRA "
         f"whose interval leaves out 0{': ' + listed(list(clear)) if clear else ''}."
     )
 
@@ -269,7 +269,7 @@ MARKS = ((-0.22, GREY, "s"), (0.0, BLUE, "o"), (0.22, VERMILION, "D"))
 
 def draw_places(ax, places: dict[str, dict[str, Accuracy]], split: int) -> str:
     """One row a place: the same held-out rows answered in two or three ways, each with its 95 % interval."""
-    said = []
+    parts = []
     for row, (place, ways) in enumerate(places.items()):
         for (way, answers), (offset, colour, mark) in zip(ways.items(), MARKS):
             low, high = (100 * bound for bound in answers.interval)
@@ -286,14 +286,14 @@ def draw_places(ax, places: dict[str, dict[str, Accuracy]], split: int) -> str:
                     fontsize=10,
                 )
         figures = listed([f"{way} {100 * answers.value:.0f}" for way, answers in ways.items()])
-        said.append(f"{place} (n = {next(iter(ways.values())).n}): {figures}")
+        parts.append(f"{place} (n = {next(iter(ways.values())).n}): {figures}")
     ax.axhline(split - 0.5, color=INK, linewidth=0.8)
     ax.set_yticks(range(len(places)), list(places))
     ax.set(ylim=(len(places) - 0.4, -0.6), xlim=(-2, 128), xlabel="right on rows that training never saw, %")
     ax.set_xticks(range(0, 101, 20))
     ax.grid(axis="y", visible=False)
     ax.set_title("Above the line: said to work. Below: said to fail")
-    return f"Right answers in per cent on held-out rows, with 95 per cent intervals. {'; '.join(said)}."
+    return f"Right answers in per cent on held-out rows, with 95 per cent intervals. {'; '.join(parts)}."
 
 
 def places_before_after(places: dict[str, dict[str, Accuracy]], split: int) -> Picture:

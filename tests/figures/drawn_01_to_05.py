@@ -296,9 +296,9 @@ def a_chain_is_written_beside_what_each_way_got_right(build):
 
 # --- 05 --------------------------------------------------------------------------------------------------------------
 
-SPARSITY = (0.0, 0.5, 0.75)
-HALVINGS = (0, 1, 2)  # how often the weights were halved: the places of these sparsities
-PRUNED = {"0": 0, "50": 1}
+SPARSITY = (0.0, 0.5, 0.875)
+HALVINGS = (0, 1, 3)  # how often the weights were halved: the places of these sparsities
+PRUNED = {"0": 0, "50": 1, "80": -np.log2(0.2)}
 
 
 @drawing(figures.signals)
@@ -356,7 +356,7 @@ def weights_are_dark_or_light_by_sign_and_white_where_pruned(build):
     )  # (inputs, hidden, colour)
     curves = Panel(
         lines=[("ticket", [0, 1], [60, 50]), ("mask", [0, 1], [60, 40]), (None, [1], [50])],
-        bands=[([0, 1], [60, 50], [60, 50]), ([0, 1], [60, 40], [60, 40])], places=[1], columns=PRUNED,
+        bands=[([0, 1], [60, 50], [60, 50]), ([0, 1], [60, 40], [60, 40])], places=[1], columns={"0": 0, "50": 1},
     )  # fmt: skip
     picture = build({"w": weights}, tickets, {"ticket": [0.6, 0.5], "mask": [0.6, 0.4]}, "w")
     return picture, Panel(images=[grid], title="3 of 6"), curves
