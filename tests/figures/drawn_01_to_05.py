@@ -74,9 +74,10 @@ def tasks_rise_with_the_examples(build):
     return build(right, 10), Panel(lines=lines, columns={"0": 0, "4": 1})
 
 
+# The mean of three that lie unevenly is not the one in the middle.
 SHOTS = [
     (None, [0], [30]),
-    (None, [1, 1], [50, 70]),
+    (None, [1] * 3, [40, 50, 90]),
     (None, [0, 1], [30, 60]),
 ]  # two dots, and the line of the means
 
@@ -84,12 +85,12 @@ SHOTS = [
 @drawing(figures.shots_sweep)
 def draws_are_dots_and_their_means_a_line(build):
     panel = Panel(lines=SHOTS, levels=[12.5], columns={"0": 0, "2": 1})
-    return build({0: runs(0.3), 2: runs(0.5, 0.7)}, 1 / 8), panel
+    return build({0: runs(0.3), 2: runs(0.4, 0.5, 0.9)}, 1 / 8), panel
 
 
 @drawing(figures.shots_slider)
 def the_prompt_has_a_box_an_example_and_its_accuracy_is_marked(build):
-    groups = {0: runs(0.3), 2: runs(0.5, 0.7)}
+    groups = {0: runs(0.3), 2: runs(0.4, 0.5, 0.9)}
     for group, shown in ((groups[0], []), (groups[2], ["billing", "refund"])):
         group[0].results = {"shown": shown, "prompt_tokens": 40}
     words = [
@@ -150,11 +151,11 @@ def errors_stand_on_a_logarithmic_axis_above_the_noise(build):
 @drawing(figures.measured_groups)
 def groups_are_dots_with_a_bar_at_the_mean(build):
     lines = [
-        (None, [50, 70], [0, 0]), (None, [60, 60], [-0.32, 0.32]),
+        (None, [40, 50, 90], [0] * 3), (None, [60, 60], [-0.32, 0.32]),
         (None, [80], [1]), (None, [80, 80], [0.68, 1.32]),
     ]  # fmt: skip
     panel = Panel(lines=lines, places=[50], rows={"random": 0, "similar": 1})
-    return build({"random": [0.5, 0.7], "similar": [0.8]}, chance=0.5), panel
+    return build({"random": [0.4, 0.5, 0.9], "similar": [0.8]}, chance=0.5), panel
 
 
 @drawing(figures.prompt_factors)
@@ -364,9 +365,9 @@ def weights_are_dark_or_light_by_sign_and_white_where_pruned(build):
 
 @drawing(figures.subspace_curve)
 def subspaces_rise_to_full_training_and_nine_tenths_of_it(build):
-    lines = [(None, [10, 10], [30, 40]), (None, [100, 100], [80, 90]), (None, [10, 100], [35, 85])]
+    lines = [(None, [10] * 3, [20, 40, 45]), (None, [100, 100], [80, 90]), (None, [10, 100], [35, 85])]
     panel = Panel(lines=lines, levels=[90, 81], scale=("log", "linear"), columns={"10": 10, "100": 100})
-    return build({10: [0.3, 0.4], 100: [0.8, 0.9]}, 0.9, 500), panel
+    return build({10: [0.2, 0.4, 0.45], 100: [0.8, 0.9]}, 0.9, 500), panel
 
 
 @drawing(figures.retention)

@@ -38,8 +38,8 @@ def answers(right: int, n: int = 10) -> Accuracy:
 
 # --- 06 --------------------------------------------------------------------------------------------------------------
 
-WIDTHS = runs("m", {2: (0.5, 0.6), 5: (0.8,)})
-BY_WIDTH = [(None, [2, 2], [50, 60]), (None, [5], [80]), (None, [2, 5], [55, 80])]
+WIDTHS = runs("m", {2: (0.3, 0.6, 0.75), 5: (0.8,)})
+BY_WIDTH = [(None, [2] * 3, [30, 60, 75]), (None, [5], [80]), (None, [2, 5], [55, 80])]
 WIDE = {"scale": ("log", "linear"), "columns": {"2": 2, "5": 5}}
 
 
@@ -145,8 +145,8 @@ def losses_are_dots_under_their_running_mean_of_eight(build):
     return build({"LoRA": losses, "whole": [3, 1]}), panel
 
 
-RANKS = runs("r", {4: (0.5, 0.6), 8: (0.8,)})
-BY_RANK = [(None, [4, 4], [50, 60]), (None, [8], [80]), (None, [4, 8], [55, 80])]
+RANKS = runs("r", {4: (0.3, 0.6, 0.75), 8: (0.8,)})
+BY_RANK = [(None, [4] * 3, [30, 60, 75]), (None, [8], [80]), (None, [4, 8], [55, 80])]
 RANKED = {"scale": ("log", "linear"), "columns": {"4": 4, "8": 8}}
 
 
@@ -245,9 +245,9 @@ def ways_are_diamonds_on_their_intervals_with_a_dot_a_seed(build):
 
 @drawing(figures.accuracy_by_examples)
 def means_rise_with_the_examples_on_a_logarithmic_axis(build):
-    curves = {"LoRA": {10: (0.3, 0.4), 100: (0.7,)}, "prompt": {10: (0.2,), 100: (0.3,)}}
+    curves = {"LoRA": {10: (0.2, 0.4, 0.45), 100: (0.7,)}, "prompt": {10: (0.2,), 100: (0.3,)}}
     lines = [
-        ("LoRA", [10, 100], [35, 70]), ("LoRA", [10, 10], [30, 40]), ("LoRA", [100], [70]),
+        ("LoRA", [10, 100], [35, 70]), ("LoRA", [10] * 3, [20, 40, 45]), ("LoRA", [100], [70]),
         ("prompt", [10, 100], [20, 30]), ("prompt", [10], [20]), ("prompt", [100], [30]),
     ]  # fmt: skip
     panel = Panel(lines=lines, levels=[50], scale=("log", "linear"), columns={"10": 10, "100": 100})
