@@ -15,8 +15,9 @@ from pathlib import Path
 
 import torch
 
-# There the figures stand as the notebooks build them.
+# There the figures stand as the notebooks build them, with the data that their tests share.
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "figures"))
 
 from interactive_figures import INTERACTIVE
 from widget_events import move, positions

@@ -1,4 +1,9 @@
-"""The figures. One file a figure: a plain function that draws on given axes, and a builder that shows it."""
+"""The figures, one file a lesson: for each a plain function that draws on given axes, and a builder that shows it.
+
+What stands here are the builders, `Way` of the playground, and `Picture`, which all of them make.
+"""
+
+# ruff: noqa: F401  a face imports for those who look at it
 
 from .lesson01 import cost_bars, memory_planner, predicted_and_measured, scaling
 from .lesson02 import (
@@ -20,11 +25,28 @@ from .lesson03 import (
     prompt_toggles,
 )
 from .lesson04 import accuracy_by_steps, chain_toggle, kinds_and_ways, published_gains, searches, votes_curve
-from .lesson05 import cuts, signals, sparsity_slider, ticket_curves, two_settings
-from .lesson05_language_model import head_maps, layer_costs, retention, subspace_curve
+from .lesson05 import (
+    cuts,
+    head_maps,
+    layer_costs,
+    retention,
+    signals,
+    sparsity_slider,
+    subspace_curve,
+    ticket_curves,
+    two_settings,
+)
 from .lesson06 import adapter_slider, call_overheads, start_scales, tasks_before_after, width_sweep
-from .lesson07 import benchmark_times, learning_curves, rank_slider, rank_sweep, spectrum
-from .lesson07_variants import digit_rows, places_before_after, variants_compared
+from .lesson07 import (
+    benchmark_times,
+    digit_rows,
+    learning_curves,
+    places_before_after,
+    rank_slider,
+    rank_sweep,
+    spectrum,
+    variants_compared,
+)
 from .lesson08 import accuracy_by_examples, cost_accuracy, decision_tree, forgotten, gaps, ways_compared
 from .lesson09 import (
     bits_slider,
@@ -48,77 +70,3 @@ from .lesson10 import (
 )
 from .playground import Way, playground
 from .style import Picture
-
-__all__ = [
-    "Picture",
-    "Way",
-    "accuracy_by_examples",
-    "accuracy_by_steps",
-    "adapter_slider",
-    "after_each_task",
-    "attention_by_part",
-    "benchmark_times",
-    "bits_slider",
-    "block_sizes",
-    "by_question",
-    "calibration_effect",
-    "call_overheads",
-    "cards",
-    "chain_toggle",
-    "code_book",
-    "cost_accuracy",
-    "cost_bars",
-    "cuts",
-    "decision_tree",
-    "digit_rows",
-    "drift",
-    "example_orders",
-    "forgotten",
-    "formats",
-    "gaps",
-    "gradients_before_and_after",
-    "head_maps",
-    "kinds_and_ways",
-    "label_pairs",
-    "label_rates",
-    "layer_costs",
-    "learning_curves",
-    "measured_groups",
-    "memory_planner",
-    "metric_and_emergence",
-    "outweigh",
-    "places_before_after",
-    "playground",
-    "predicted_and_measured",
-    "prompt_factors",
-    "prompt_toggles",
-    "published_gains",
-    "rank_slider",
-    "rank_sweep",
-    "read_losses",
-    "regression_errors",
-    "requests_over_time",
-    "retention",
-    "scale_trend",
-    "scaling",
-    "searches",
-    "shots_slider",
-    "shots_sweep",
-    "signals",
-    "sparsity_slider",
-    "spectrum",
-    "start_scales",
-    "subspace_curve",
-    "tasks_before_after",
-    "tasks_by_shots",
-    "ticket_curves",
-    "timeline",
-    "traffic",
-    "two_settings",
-    "update_and_step",
-    "variants_compared",
-    "votes_curve",
-    "ways_compared",
-    "ways_to_serve",
-    "width_sweep",
-]

@@ -78,12 +78,12 @@ def draw_cost_bars(ax, memories: dict[str, Memory], chosen: str | None = None) -
     ax.set(xlabel=f"memory of one training step, {name}", xlim=(0, 1.16 * largest / unit))
     ax.grid(axis="y", visible=False)
     _legend(ax)
-    said = [f"{plan} {_size(memory.total)}" for plan, memory in memories.items()]
+    parts = [f"{plan} {_size(memory.total)}" for plan, memory in memories.items()]
     if chosen is None:
-        return f"Stacked bars of memory by component: {'; '.join(said)}."
-    parts = ", ".join(f"{part} {_size(value)}" for part, value in vars(memories[chosen]).items())
-    _headline(ax, f"{chosen}: {parts}")
-    return f"Stacked bars of memory: {'; '.join(said)}. Chosen is {chosen}: {parts}."
+        return f"Stacked bars of memory by component: {'; '.join(parts)}."
+    spelt_out = ", ".join(f"{part} {_size(value)}" for part, value in vars(memories[chosen]).items())
+    _headline(ax, f"{chosen}: {spelt_out}")
+    return f"Stacked bars of memory: {'; '.join(parts)}. Chosen is {chosen}: {spelt_out}."
 
 
 def cost_bars(memories: dict[str, Memory]):
@@ -119,12 +119,12 @@ def draw_predicted(ax, pairs: dict[str, tuple[float, float]]) -> str:
     ax.grid(axis="y", visible=False)
     ax.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     ax.set_title(f"Largest error: {100 * worst:.1f} %")
-    said = "; ".join(f"{name} {p / 1e6:.1f} and {m / 1e6:.1f}" for name, (p, m) in pairs.items())
-    return f"Pairs of bars, predicted and measured megabytes: {said}. The largest error is {100 * worst:.1f} per cent."
+    parts = "; ".join(f"{name} {p / 1e6:.1f} and {m / 1e6:.1f}" for name, (p, m) in pairs.items())
+    return f"Pairs of bars, predicted and measured megabytes: {parts}. The largest error is {100 * worst:.1f} per cent."
 
 
 def predicted_and_measured(pairs: dict[str, tuple[float, float]]) -> Picture:
-    """pairs: (predicted, measured) bytes by name."""
+    """Predicted bytes beside measured ones. pairs: (predicted, measured) by name."""
     return Picture(draw_predicted, pairs, size=(8.6, 1.2 + 0.42 * len(pairs)))
 
 
@@ -133,7 +133,7 @@ def predicted_and_measured(pairs: dict[str, tuple[float, float]]) -> Picture:
 
 def draw_scaling(ax, sizes: Sequence[float], lines: dict[str, Sequence[float]], unit: str) -> str:
     """Cost against parameters, both axes logarithmic, with the slope of each line."""
-    said = []
+    parts = []
     places = (-1, -6, 8, "right", "bottom"), (-2, 8, -10, "left", "top"), (0, 0, 12, "center", "bottom")
     looks = zip((BLUE, VERMILION, GREY), ("o-", "s--", "^:"), places)
     for (name, values), (colour, mark, (at, right, up, ha, va)) in zip(lines.items(), looks):
@@ -143,11 +143,13 @@ def draw_scaling(ax, sizes: Sequence[float], lines: dict[str, Sequence[float]], 
             f"{name}: slope {slope:.2f}", (sizes[at], values[at]), (right, up), textcoords="offset points",
             color=colour, ha=ha, va=va,
         )  # fmt: skip
-        said.append(f"{name} rises with slope {slope:.2f}")
+        parts.append(f"{name} rises with slope {slope:.2f}")
     ax.set(xscale="log", yscale="log", xlabel="parameters (log scale)", ylabel=f"{unit} (log scale)")
     ax.set_ylim(None, 4 * max(max(values) for values in lines.values()))
     ax.set_title("Slope 1 is proportional; exponential growth would bend upwards")
-    return f"{unit} against parameters on two logarithmic axes: {'; '.join(said)}. Straight lines of slope 1."
+    return (
+        f"{unit} against parameters on two logarithmic axes: {'; '.join(parts)}. Straight lines of slope 1."
+    )
 
 
 def scaling(sizes: Sequence[float], lines: dict[str, Sequence[float]], unit: str) -> Picture:

@@ -24,12 +24,12 @@ def draw_tasks(ax, right: dict[str, dict[int, float]], n: int) -> str:
     ax.set(xlabel="examples in the prompt", ylabel=f"right of {n}", ylim=(-0.6, 1.12 * n))
     ax.set_xlim(-0.2, len(shots) - 0.7 + 0.085 * max(map(len, right)))
     ax.set_title("Same words, same weights: the examples say what is asked")
-    said = [f"{task} {listed([f'{right} at {k}' for k, right in c.items()])}" for task, c in right.items()]
-    return f"Right answers of {n} by the number of examples: {'; '.join(said)}."
+    parts = [f"{task} {listed([f'{right} at {k}' for k, right in c.items()])}" for task, c in right.items()]
+    return f"Right answers of {n} by the number of examples: {'; '.join(parts)}."
 
 
 def tasks_by_shots(right: dict[str, dict[int, float]], n: int) -> Picture:
-    """right: for each task the number of right answers by number of examples."""
+    """Right answers to small tasks by number of examples. right: for each task, of n, by number of examples."""
     return Picture(draw_tasks, right, n)
 
 
@@ -53,10 +53,10 @@ def draw_shots(ax, groups: dict[int, Sequence[float]], chance: float, chosen: in
     ax.set(xlabel="examples in the prompt", ylabel="test accuracy, %", ylim=(0, max(top, 40)))
     first, last = min(groups), max(groups)
     ax.set_title(f"{means[0]:.0f} % with {first} examples, {means[-1]:.0f} % with {last}")
-    said = listed([f"{m:.0f} with {k}" for k, m in zip(groups, means)])
+    parts = listed([f"{m:.0f} with {k}" for k, m in zip(groups, means)])
     most = max(map(len, groups.values()))
     return (
-        f"Test accuracy in per cent by the number of examples, means over up to {most} draws: {said}; chance is "
+        f"Test accuracy in per cent by the number of examples, means over up to {most} draws: {parts}; chance is "
         f"{100 * chance:.0f}."
     )
 
@@ -154,15 +154,15 @@ def draw_attention(ax, shares: np.ndarray, parts: Sequence[str]) -> str:
         )
     top = int(np.argmax(means))
     ax.set_title(f"The last token looks most at: {parts[top]}")
-    said = listed([f"{part} {mean:.0f}" for part, mean in zip(parts, means)])
+    each = listed([f"{part} {mean:.0f}" for part, mean in zip(parts, means)])
     return (
         f"A grid of {len(shares)} layers by {len(parts)} parts of the prompt, darker where the last token's attention "
-        f"goes. Means over layers in per cent: {said}."
+        f"goes. Means over layers in per cent: {each}."
     )
 
 
 def attention_by_part(shares: np.ndarray, parts: Sequence[str]) -> Picture:
-    """shares (layers, parts): how much of the last token's attention falls on each part of the prompt."""
+    """Where the last token looks. shares (layers, parts): of its attention, on each part of the prompt."""
     return Picture(draw_attention, shares, parts, size=(8.6, 1.3 + 0.34 * len(parts)))
 
 
@@ -171,7 +171,7 @@ def attention_by_part(shares: np.ndarray, parts: Sequence[str]) -> Picture:
 
 def draw_scale(axes, sizes: dict[str, float], averages: dict, gains: dict) -> str:
     """Left averages by model size, a line a setting; right the gain from examples, a line a choice of tasks."""
-    said = []
+    parts = []
     for ax, lines, title in zip(
         axes, (averages, gains), ("No jump in the averages", "The gain hangs on two tasks")
     ):
@@ -179,14 +179,14 @@ def draw_scale(axes, sizes: dict[str, float], averages: dict, gains: dict) -> st
         for (name, values), (colour, mark), end in zip(lines.items(), LOOKS, ends):
             ax.plot(range(len(sizes)), values, mark, color=colour)
             ax.text(len(sizes) - 0.75, end, name, color=colour, va="center", fontsize=10)
-            said.append(f"{name} {listed([f'{value:.1f}' for value in values])}")
+            parts.append(f"{name} {listed([f'{value:.1f}' for value in values])}")
         ax.set_xticks(range(len(sizes)), list(sizes), rotation=45, ha="right", fontsize=9)
         ax.set(xlabel="model", xlim=(-0.3, len(sizes) - 0.5 + 0.25 * max(map(len, lines))))
         ax.set_title(title)
     axes[0].set(ylabel="SuperGLUE, dev set")
     axes[1].set(ylabel="few-shot minus zero-shot, points")
     axes[1].axhline(0, color=INK, linewidth=0.8)
-    return f"Published results by model size, {listed(list(sizes))}: {'; '.join(said)}."
+    return f"Published results by model size, {listed(list(sizes))}: {'; '.join(parts)}."
 
 
 def _span(lines: dict) -> float:
@@ -201,7 +201,7 @@ def scale_trend(sizes: dict[str, float], averages: dict, gains: dict) -> Picture
 
 def draw_metric(ax, p: Sequence[float], lengths: dict[int, Sequence[float]]) -> str:
     """Exact match of answers of several lengths against the accuracy of one token."""
-    p, said = np.asarray(p), []
+    p, parts = np.asarray(p), []
     for (length, values), (colour, mark), height in zip(lengths.items(), LOOKS, (0.7, 0.45, 0.15, 0.9)):
         values = np.asarray(values)
         half, there = (float(p[np.argmax(values >= level)]) for level in (0.5, height))
@@ -210,14 +210,14 @@ def draw_metric(ax, p: Sequence[float], lengths: dict[int, Sequence[float]]) -> 
         ax.annotate(
             name, (100 * there, 100 * height), (-8, 2), textcoords="offset points", color=colour, ha="right"
         )
-        said.append(f"{name} passes 50 per cent at {100 * half:.0f}")
+        parts.append(f"{name} passes 50 per cent at {100 * half:.0f}")
     ax.set(xlabel="accuracy of one token, %", ylabel="exact match, %", xlim=(0, 100), ylim=(0, 103))
     ax.set_title("One smooth rise, and the jump that an exact match makes of it")
-    return f"Exact match against the accuracy of one token, both in per cent: {'; '.join(said)}."
+    return f"Exact match against the accuracy of one token, both in per cent: {'; '.join(parts)}."
 
 
 def metric_and_emergence(p: Sequence[float], lengths: dict[int, Sequence[float]]) -> Picture:
-    """lengths: for each length of answer the exact match at each p."""
+    """How a metric makes a jump of a smooth rise. lengths: for each length of answer the exact match at each p."""
     return Picture(draw_metric, p, lengths)
 
 
@@ -226,10 +226,10 @@ def metric_and_emergence(p: Sequence[float], lengths: dict[int, Sequence[float]]
 
 def draw_errors(ax, errors: dict[str, Sequence[float]], d: int, noise: float) -> str:
     """Mean squared error by number of examples, a line an estimator; the noise's own variance as the floor."""
-    said, last = [], len(next(iter(errors.values()))) - 1
+    parts, last = [], len(next(iter(errors.values()))) - 1
     for (name, values), (colour, mark) in zip(errors.items(), LOOKS):
         ax.plot(range(len(values)), values, mark, color=colour, label=name)
-        said.append(f"{name} {listed([f'{value:.2f}' for value in values])}")
+        parts.append(f"{name} {listed([f'{value:.2f}' for value in values])}")
     ax.axhline(noise**2, color=INK, linewidth=0.8, linestyle=":")
     ax.set(xlabel=f"examples seen (d = {d})", ylabel="mean squared error (log scale)", yscale="log")
     ax.set_xticks(range(last + 1))
@@ -240,11 +240,15 @@ def draw_errors(ax, errors: dict[str, Sequence[float]], d: int, noise: float) ->
     network, reference = (list(errors.values())[i][last] for i in (0, 1))
     ax.set_title(f"At {last} examples: {network / reference:.2f} times the error of {list(errors)[1]}")
     return (
-        f"Mean squared error by number of examples, 0 to {last}, d = {d}: {'; '.join(said)}. At {last} examples the first "
+        f"Mean squared error by number of examples, 0 to {last}, d = {d}: {'; '.join(parts)}. At {last} examples the first "
         f"has {network / reference:.2f} times the error of the second; the noise alone is {noise**2:.2f}."
     )
 
 
 def regression_errors(errors: dict[str, Sequence[float]], d: int, noise: float) -> Picture:
-    """errors: for each estimator its mean squared error after 0, 1, 2, ... examples; the network's first."""
+    """Errors of estimators of d weights.
+
+    errors: for each its mean squared error after 0, 1, 2, ... examples, the network's first. noise: its standard
+    deviation.
+    """
     return Picture(draw_errors, errors, d, noise)

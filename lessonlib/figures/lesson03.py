@@ -31,11 +31,11 @@ def draw_groups(ax, groups: dict[str, Sequence[float]], xlabel: str, chance: flo
         _chance(ax, 100 * chance)
     means = [group.mean() for group in values]
     ax.set_title(f"Means from {min(means):.0f} to {max(means):.0f} %")
-    said = "; ".join(
+    parts = "; ".join(
         f"{name} {group.mean():.0f} on average, from {group.min():.0f} to {group.max():.0f} ({len(group)})"
         for name, group in zip(names, values)
     )
-    return f"Dots of accuracy in per cent by group, a bar at each mean: {said}. Means from {min(means):.0f} to {max(means):.0f}."
+    return f"Dots of accuracy in per cent by group, a bar at each mean: {parts}. Means from {min(means):.0f} to {max(means):.0f}."
 
 
 def measured_groups(
@@ -59,7 +59,7 @@ def by_level(cells: Sequence[tuple[dict, float]], factor: str) -> dict[str, np.n
 
 def draw_factors(ax, cells: Sequence[tuple[dict, float]], factors: dict[str, str]) -> str:
     """A row for each level of each factor: all cells with it as dots, their mean as a bar."""
-    row, ticks, said = 0.0, {}, []
+    row, ticks, parts = 0.0, {}, []
     for factor, title in factors.items():
         groups = by_level(cells, factor)
         for level, values in groups.items():
@@ -70,7 +70,7 @@ def draw_factors(ax, cells: Sequence[tuple[dict, float]], factors: dict[str, str
             ticks[row] = f"{title}: {level}"
             row += 1
         means = ", ".join(f"{level} {values.mean():.0f}" for level, values in groups.items())
-        said.append(f"{title}: {means}")
+        parts.append(f"{title}: {means}")
         row += 0.6
     ax.set_yticks(list(ticks), list(ticks.values()))
     ax.set(ylim=(row - 0.8, -0.8), xlabel="accuracy, %")
@@ -80,7 +80,7 @@ def draw_factors(ax, cells: Sequence[tuple[dict, float]], factors: dict[str, str
     ax.set_title(f"One model, {len(cells)} prompts: {min(every):.0f} to {max(every):.0f} %")
     return (
         f"Accuracy of one model with {len(cells)} prompts, from {min(every):.0f} to {max(every):.0f} per cent, a row "
-        f"for each choice; mean by choice, {'; '.join(said)}."
+        f"for each choice; mean by choice, {'; '.join(parts)}."
     )
 
 
@@ -127,7 +127,7 @@ def example_orders(orders: dict[str, tuple[float, float]]) -> Picture:
 
 def draw_label_rates(ax, rates: dict[str, Sequence[float]]) -> str:
     """Share of answers "positive" by number of positive examples, one line for each last label."""
-    said = []
+    parts = []
     for last, word, colour, line, mark in (
         ("P", "positive", BLUE, "-", "o"),
         ("N", "negative", VERMILION, "--", "s"),
@@ -141,7 +141,7 @@ def draw_label_rates(ax, rates: dict[str, Sequence[float]]) -> str:
         for n in counts:
             ax.plot([n] * len(groups[n]), groups[n], mark, color=colour, alpha=0.25, markersize=4)
         ax.plot(counts, means, line, marker=mark, color=colour, label=f"last example {word}")
-        said.append(f"with a {word} one last " + ", ".join(f"{m:.0f} at {n}" for n, m in zip(counts, means)))
+        parts.append(f"with a {word} one last " + ", ".join(f"{m:.0f} at {n}" for n, m in zip(counts, means)))
     ax.axhline(CHANCE, color=INK, linewidth=0.8, linestyle=":")
     ax.set(xlabel="positive examples among four", ylabel='answers "positive", %', ylim=(-4, 122))
     ax.set_xticks(range(5))
@@ -150,7 +150,7 @@ def draw_label_rates(ax, rates: dict[str, Sequence[float]]) -> str:
     ax.set_title("Half of the tickets are positive")
     return (
         "Share of tickets called positive, in per cent, by the number of positive examples among four: "
-        f"{'; '.join(said)}. Half of the tickets are positive."
+        f"{'; '.join(parts)}. Half of the tickets are positive."
     )
 
 
@@ -217,12 +217,12 @@ def draw_meter(axes, prompt: str, values: dict[str, tuple[float, float, float]],
     right.set_yticks([])
     first, second = (100 * values[name][0] for name in names[:2])
     right.set_title(f"{first:.0f} %, {names[1]} {second:.0f} %")
-    said = ", ".join(
+    parts = ", ".join(
         f"{name} {100 * v:.0f} per cent ({100 * a:.0f} to {100 * b:.0f})"
         for name, (v, a, b) in values.items()
     )
     text = " / ".join(line for line in prompt.split("\n") if line.strip())
-    return f"Accuracy on {n} tickets, with 95 per cent intervals: {said}; chance is {CHANCE}. The prompt: {text}."
+    return f"Accuracy on {n} tickets, with 95 per cent intervals: {parts}; chance is {CHANCE}. The prompt: {text}."
 
 
 def prompt_toggles(

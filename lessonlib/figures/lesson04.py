@@ -38,16 +38,16 @@ def draw_by_steps(ax, counts: dict[str, dict[int, tuple[int, int]]], chance: flo
     ax.set_xlim(every[0] - 0.04 * longest, longest * 1.06 + room)
     last = [f"{name} {by_steps[max(by_steps)]:.0f} %" for name, by_steps in values.items()]
     ax.set_title(f"{longest} steps: {listed(last)}")
-    said = [
+    parts = [
         f"{name} {listed([f'{value:.0f} at {steps}' for steps, value in by_steps.items()])}"
         for name, by_steps in values.items()
     ]
     ending = "" if chance is None else f"; chance is {100 * chance:.0f}"
-    return f"Right answers in per cent by the number of steps, up to {longest}: {'; '.join(said)}{ending}."
+    return f"Right answers in per cent by the number of steps, up to {longest}: {'; '.join(parts)}{ending}."
 
 
 def accuracy_by_steps(counts: dict[str, dict[int, tuple[int, int]]], chance: float | None = None) -> Picture:
-    """counts: for each way to answer, (right, n) by number of steps."""
+    """Right answers by number of steps. counts: for each way to answer, (right, n) by number of steps."""
     return Picture(draw_by_steps, counts, chance)
 
 
@@ -85,7 +85,10 @@ def draw_gains(axes, by_size: dict[str, dict[float, float]], by_task: dict[str, 
 
 
 def published_gains(by_size: dict[str, dict[float, float]], by_task: dict[str, dict[str, float]]) -> Picture:
-    """by_size: gains by billions of parameters for each family. by_task: gains by task for each model."""
+    """What a chain of thought adds to a direct answer in published tables, in points.
+
+    by_size: gains by billions of parameters for each family. by_task: gains by task for each model.
+    """
     return Picture(draw_gains, by_size, by_task, size=(11, 4.6), columns=2, dpi=80)
 
 
@@ -95,7 +98,7 @@ def published_gains(by_size: dict[str, dict[float, float]], by_task: dict[str, d
 def draw_kinds(ax, measured: dict[str, dict[str, tuple[int, int]]], chance: dict[str, float]) -> str:
     """Accuracy with 95 per cent intervals: a group a kind of task, a mark a way to ask, a tick for chance."""
     kinds, ways = list(measured), list(next(iter(measured.values())))
-    said = []
+    parts = []
     for way, (colour, mark), shift in zip(ways, LOOKS, np.linspace(0.27, -0.27, len(ways))):
         rows = [len(kinds) - 1 - i + shift for i in range(len(kinds))]
         shares = [100 * measured[kind][way][0] / measured[kind][way][1] for kind in kinds]
@@ -108,17 +111,20 @@ def draw_kinds(ax, measured: dict[str, dict[str, tuple[int, int]]], chance: dict
             ax.vlines(100 * chance[kind], place - 0.4, place + 0.4, color=INK, linestyle=":", linewidth=1.4)
         each = [f"{way} {100 * measured[kind][way][0] / measured[kind][way][1]:.0f}" for way in ways]
         ending = f" (chance {100 * chance[kind]:.0f})" if chance.get(kind) else ""
-        said.append(f"{kind} {listed(each)}{ending}")
+        parts.append(f"{kind} {listed(each)}{ending}")
     ax.set_yticks(range(len(kinds)), kinds[::-1])
     ax.set(xlabel="right answers, % (dotted: chance)", xlim=(-1, 101), ylim=(-0.6, len(kinds) - 0.4))
     ax.grid(axis="y", visible=False)
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     ax.set_title("Four ways to ask a small model")
-    return f"Right answers in per cent by kind of task and way to ask: {'; '.join(said)}."
+    return f"Right answers in per cent by kind of task and way to ask: {'; '.join(parts)}."
 
 
 def kinds_and_ways(measured: dict[str, dict[str, tuple[int, int]]], chance: dict[str, float]) -> Picture:
-    """measured: (right, n) for each kind of task and way to ask. chance: of the kinds that have options."""
+    """Kinds of tasks, each asked in several ways.
+
+    measured: (right, n) for each kind of task and way to ask. chance: a share, of the kinds that have options.
+    """
     return Picture(draw_kinds, measured, chance, size=(9.4, 4.8), dpi=90)
 
 
@@ -142,12 +148,15 @@ def draw_votes(ax, accuracies: dict[int, float], greedy: float, n: int) -> str:
     ax.minorticks_off()
     ax.set_ylim(min(0.0, *low), min(104, 1.25 * max(*high, 100 * greedy)))
     ax.set_title(f"1 sampled chain: {values[0]:.0f} %, {votes[-1]} that vote: {values[-1]:.0f} %")
-    said = listed([f"{value:.0f} with {v}" for v, value in zip(votes, values)])
-    return f"Right answers in per cent of {n} problems by number of votes: {said}; one greedy chain {100 * greedy:.0f}."
+    parts = listed([f"{value:.0f} with {v}" for v, value in zip(votes, values)])
+    return f"Right answers in per cent of {n} problems by number of votes: {parts}; one greedy chain {100 * greedy:.0f}."
 
 
 def votes_curve(accuracies: dict[int, float], greedy: float, n: int) -> Picture:
-    """accuracies: of the vote by number of chains. greedy: of one chain without sampling. n: problems."""
+    """What a vote over several sampled chains gets right.
+
+    accuracies: of the vote by number of chains. greedy: of one chain without sampling. n: problems.
+    """
     return Picture(draw_votes, accuracies, greedy, n)
 
 
@@ -172,16 +181,16 @@ def draw_searches(axes, outcomes: dict[str, tuple[int, int, float]]) -> str:
     right.set_title("What the search cost")
     for ax in axes:
         ax.grid(axis="y", visible=False)
-    said = [
+    parts = [
         f"{name} {outcomes[name][0]} solved with {outcomes[name][2]:.0f} states" for name in reversed(names)
     ]
     return (
-        f"Hands solved of {outcomes[names[0]][1]} and the median number of states looked at: {listed(said)}."
+        f"Hands solved of {outcomes[names[0]][1]} and the median number of states looked at: {listed(parts)}."
     )
 
 
 def searches(outcomes: dict[str, tuple[int, int, float]]) -> Picture:
-    """outcomes: (solved, hands, median of the states looked at) for each way to search."""
+    """What searches solve and cost. outcomes: (solved, hands, median of the states looked at) for each way to search."""
     return Picture(draw_searches, outcomes, size=(10, 0.9 + 0.5 * len(outcomes)), columns=2, dpi=90)
 
 
@@ -225,12 +234,12 @@ def draw_toggle(
     meter.barh(names, shares, color=colours, edgecolor=INK, xerr=spread, error_kw={"ecolor": INK})
     meter.set(xlabel="right answers of all test problems, %", xlim=(0, 104))
     meter.grid(axis="y", visible=False)
-    said = listed([f"{name} {share:.0f}" for name, share in zip(names[::-1], shares[::-1])])
+    parts = listed([f"{name} {share:.0f}" for name, share in zip(names[::-1], shares[::-1])])
     written = " ".join(wrote.split())
     meter.set_title(f"{shares[names.index(chosen)]:.0f} % with: {chosen}")
     return (
         f"The problem: {question} With {chosen} was written: {written} Read from it: {found}, which is {mark}. "
-        f"Of all {meters[chosen][1]} problems in per cent: {said}."
+        f"Of all {meters[chosen][1]} problems in per cent: {parts}."
     )
 
 

@@ -1,4 +1,5 @@
-"""The figures of 05: signals, accuracy by sparsity, the sparsity slider, and what is lost without training on."""
+"""The figures of 05: tickets of a small network (signals, accuracy by sparsity, cuts, a slider), accuracy by the
+dimension of a subspace, and what is left of a pruned language model."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,8 +7,9 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 
 from lessonlib.evaluation import seed_interval
+from lessonlib.pruning.subspace import intrinsic_dimension
 
-from .style import BLUE, INK, LOOKS, Picture, apart
+from .style import BLUE, GREY, INK, LOOKS, SKY, VERMILION, Picture, apart
 
 TICKS = (0, 50, 80, 90, 95, 98, 99)
 PRUNED = "#FFFFFF"
@@ -19,7 +21,7 @@ SIGNED = LinearSegmentedColormap.from_list("signed", ["#00264D", "#707070", "#E6
 
 
 def draw_signals(axes, x: np.ndarray, y: np.ndarray) -> str:
-    """One signal of each digit."""
+    """One signal of each digit. x: (n, points). y: (n,), the digits, all ten among them."""
     for digit, ax in enumerate(axes):
         ax.plot(x[np.flatnonzero(y == digit)[0]], color=BLUE, linewidth=1.5)
         ax.set_title(str(digit))
@@ -52,13 +54,13 @@ def draw_curves(
 ) -> str:
     """Accuracy by sparsity: the mean over seeds as a line, its 95 % interval as a band."""
     places = _sparsity_axis(ax, sparsity)
-    at, said, ends = int(np.argmin(np.abs(np.asarray(sparsity) - near))), [], []
+    at, parts, ends = int(np.argmin(np.abs(np.asarray(sparsity) - near))), [], []
     for (name, seeds), (colour, mark) in zip(curves.items(), LOOKS):
         mean, low, high = _mean_and_band(seeds)
         ax.plot(places, mean, mark, color=colour, markersize=4)
         ax.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
         ends.append(mean[-1])
-        said.append(
+        parts.append(
             f"{name} {mean[0]:.1f} dense, {mean[at]:.1f} at {100 * sparsity[at]:.0f}, {mean[-1]:.1f} last"
         )
     ax.set_ylabel("test accuracy, %")
@@ -72,7 +74,7 @@ def draw_curves(
     seeds = f"{len(first)} seeds, with 95 per cent intervals" if len(first) > 1 else "one seed"
     return (
         f"Test accuracy in per cent by the share of weights pruned, from {100 * sparsity[0]:.0f} to "
-        f"{100 * sparsity[-1]:.0f} per cent, {seeds}: {'; '.join(said)}. Dense it is {dense:.0f}, with "
+        f"{100 * sparsity[-1]:.0f} per cent, {seeds}: {'; '.join(parts)}. Dense it is {dense:.0f}, with "
         f"{100 * sparsity[at]:.0f} per cent pruned {ours:.0f}."
     )
 
@@ -91,7 +93,10 @@ def _name_the_ends(ax, place: float, ends: Mapping[str, float]) -> None:
 
 
 def ticket_curves(sparsity: Sequence[float], curves: Mapping[str, Sequence], near: float = 0.9) -> Picture:
-    """curves: for each kind of network its accuracies, one list a seed (or one list for a single seed)."""
+    """Accuracy by the share of weights pruned; the title compares the dense network with that nearest to `near`.
+
+    curves: for each kind of network its accuracies, one list a seed (or one list for a single seed).
+    """
     wrapped = {name: lists if np.ndim(lists[0]) else [lists] for name, lists in curves.items()}
     return Picture(draw_curves, list(sparsity), wrapped, near, size=(8.4, 4.2))
 
@@ -100,16 +105,16 @@ def draw_two_settings(axes, sparsity, groups: Mapping[str, Mapping], near: float
     """The same curves under two settings, on one scale of accuracy."""
     ends = [_mean_and_band(seeds) for curves in groups.values() for seeds in curves.values()]
     limits = (np.min(ends) - 1, np.max(ends) + 1)
-    said = []
+    parts = []
     for ax, (title, curves) in zip(axes, groups.items()):
-        said.append(f"{title}: {draw_curves(ax, sparsity, curves, near, limits)}")
+        parts.append(f"{title}: {draw_curves(ax, sparsity, curves, near, limits)}")
         ax.set_title(title)
     axes[1].set_ylabel("")
-    return " ".join(said)
+    return " ".join(parts)
 
 
 def two_settings(sparsity: Sequence[float], groups: Mapping[str, Mapping], near: float = 0.9) -> Picture:
-    """groups: for each of two settings the curves that `ticket_curves` takes."""
+    """Accuracy by sparsity, twice. groups: for each of two settings the curves that `ticket_curves` takes."""
     return Picture(draw_two_settings, list(sparsity), groups, near, size=(12, 4.2), columns=2, dpi=80)
 
 
@@ -118,23 +123,26 @@ def two_settings(sparsity: Sequence[float], groups: Mapping[str, Mapping], near:
 
 def draw_cuts(ax, sparsity: Sequence[float], lines: Mapping[str, Sequence[float]], chance: float) -> str:
     """Accuracy of one trained network whose weights are taken out, in several orders."""
-    places, said = _sparsity_axis(ax, sparsity), []
+    places, parts = _sparsity_axis(ax, sparsity), []
     for (name, values), (colour, mark) in zip(lines.items(), LOOKS):
         ax.plot(places, 100 * np.asarray(values), mark, color=colour, label=name, markersize=4)
         each = ", ".join(f"{100 * v:.0f} at {100 * s:.0f}" for s, v in zip(sparsity, values))
-        said.append(f"{name} {each}")
+        parts.append(f"{name} {each}")
     ax.axhline(100 * chance, color=INK, linewidth=0.8, linestyle=":")
     ax.set(ylabel="test accuracy, %", ylim=(0, None))
     ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=len(lines))
     ax.set_title("A trained network, cut and not trained on")
     return (
-        f"Test accuracy in per cent by the share of weights pruned from a trained network: {'; '.join(said)}; chance is "
+        f"Test accuracy in per cent by the share of weights pruned from a trained network: {'; '.join(parts)}; chance is "
         f"{100 * chance:.0f}."
     )
 
 
 def cuts(sparsity: Sequence[float], lines: Mapping[str, Sequence[float]], chance: float = 0.1) -> Picture:
-    """lines: for each order of pruning the accuracy at each sparsity, without any further training."""
+    """What is left of a trained network that is cut and not trained on.
+
+    lines: for each order of pruning the accuracy at each sparsity.
+    """
     return Picture(draw_cuts, list(sparsity), lines, chance)
 
 
@@ -187,3 +195,142 @@ def sparsity_slider(start, tickets, curves: Mapping[str, Sequence[float]], layer
     return slider(
         "weights pruned", names, picture, start=names[int(np.argmin(np.abs(np.array(sparsity) - 0.9)))]
     )
+
+
+# --- random subspaces --------------------------------------------------------------------------------------------------
+
+
+def draw_subspaces(ax, scores: Mapping[int, Sequence[float]], full: float, total: int, share: float) -> str:
+    """Accuracy by the subspace's dimension: each seed a dot, their mean a line; nine tenths of full training dotted."""
+    means = {d: float(np.mean(values)) for d, values in sorted(scores.items())}
+    found = intrinsic_dimension(means, full, share)
+    for d, values in scores.items():
+        ax.plot([d] * len(values), [100 * value for value in values], "o", color=SKY, markeredgecolor=BLUE)
+    ax.plot(list(means), [100 * mean for mean in means.values()], color=BLUE)
+    lines = {
+        "full training": (full, GREY, "--"),
+        f"{100 * share:.0f} % of it": (share * full, VERMILION, ":"),
+    }
+    for name, (level, colour, line) in lines.items():
+        ax.axhline(100 * level, color=colour, linestyle=line, linewidth=1.5)
+        place, side = ((4, 3), "bottom") if name == "full training" else ((4, -3), "top")
+        where = (0, 100 * level)
+        ax.annotate(
+            name, where, place, xycoords=("axes fraction", "data"), textcoords="offset points", va=side,
+            color=colour,
+        )  # fmt: skip
+    ax.set(xscale="log", xlabel="dimensions d of the subspace (log scale)", ylabel="test accuracy, %")
+    ax.set_xticks(list(means), [f"{d:,}" for d in means])
+    ax.minorticks_off()
+    ax.set_ylim(0, 105)
+    title = (
+        f"d90 ≈ {found:,} of {total:,}"
+        if found
+        else f"{100 * share:.0f} % is not held up to d = {max(means):,}"
+    )
+    ax.set_title(title)
+    parts = ", ".join(f"{100 * mean:.0f} at d = {d}" for d, mean in means.items())
+    least = min(len(values) for values in scores.values())
+    reached = f"is reached from d = {found} on" if found else f"is not held from any d up to {max(means)} on"
+    return (
+        f"Mean test accuracy in per cent by the dimension of the subspace, of {total} parameters and "
+        f"{least} seed{'s' if least > 1 else ''}: {parts}. Full training has {100 * full:.0f}; "
+        f"{100 * share:.0f} per cent of that (d90) {reached}."
+    )
+
+
+def subspace_curve(
+    scores: Mapping[int, Sequence[float]], full: float, total: int, share: float = 0.9
+) -> Picture:
+    """Accuracy of training in a random subspace, by its dimension d, and the d that reaches a share of full training.
+
+    scores: for each d the accuracies of its seeds. full: of training all `total` parameters.
+    """
+    return Picture(draw_subspaces, dict(scores), full, total, share)
+
+
+# --- what is left ------------------------------------------------------------------------------------------------------
+
+
+def draw_retention(axes, lines: Mapping[str, Mapping[float, tuple[float, float]]], removed: str) -> str:
+    """Left the accuracy, right the perplexity, by the share removed; the whole model is the first point of each."""
+    parts = []
+    for i, (ax, label) in enumerate(zip(axes, ("test accuracy, %", "perplexity (log scale)"))):
+        for (name, points), (colour, mark) in zip(lines.items(), LOOKS):
+            places = sorted(points)
+            values = [points[place][i] * (1 if i else 100) for place in places]
+            ax.plot([100 * place for place in places], values, mark, color=colour, label=name)
+            each = ", ".join(f"{value:.0f} at {100 * place:.0f}" for place, value in zip(places, values))
+            parts.append(f"{label.split(',')[0].split(' (')[0]}, {name}: {each}")
+        ax.set(xlabel=f"{removed} removed, %", ylabel=label)
+    axes[0].set_ylim(0, 100)
+    axes[1].set_yscale("log")
+    if len(lines) > 1:
+        axes[0].legend(facecolor="white", edgecolor="none", loc="lower left")
+    axes[0].set_title("What the task still gets")
+    axes[1].set_title("What the text costs")
+    return f"Two panels by the per cent of {removed} removed. {'; '.join(parts)}."
+
+
+def retention(lines: Mapping[str, Mapping[float, tuple[float, float]]], removed: str) -> Picture:
+    """What a pruned language model keeps of its task and of its text.
+
+    lines: for each way of choosing, (accuracy, perplexity) by the share removed. removed: what, as in "heads".
+    """
+    return Picture(draw_retention, lines, removed, size=(11, 3.8), columns=2, dpi=80)
+
+
+def draw_layers(ax, perplexities: Sequence[float], whole: float) -> str:
+    """A bar a layer: the perplexity of the model that lacks this layer alone."""
+    layers = range(len(perplexities))
+    worst = int(np.argmax(perplexities))
+    colours = [VERMILION if layer == worst else BLUE for layer in layers]
+    ax.bar(layers, np.asarray(perplexities) - whole, bottom=whole, color=colours)
+    ax.axhline(whole, color=INK, linewidth=1)
+    ax.set(yscale="log", xlabel="the layer that is left out", ylabel="perplexity (log scale)")
+    ax.set_xlim(-0.8, len(perplexities) - 0.2)
+    others = sorted(value for layer, value in enumerate(perplexities) if layer != worst)
+    middle = float(np.median(perplexities))
+    ax.set_title(f"Without one layer: {middle:.0f} in the middle, {perplexities[worst]:,.0f} at worst")
+    return (
+        f"Bars of perplexity for a model of {len(perplexities)} layers that lacks one. Whole it has {whole:.1f}; without "
+        f"layer {worst} it has {perplexities[worst]:.0f}, without any other from {others[0]:.0f} to {others[-1]:.0f}, "
+        f"{middle:.0f} in the middle."
+    )
+
+
+def layer_costs(perplexities: Sequence[float], whole: float) -> Picture:
+    """What each layer is worth: the perplexity without it.
+
+    perplexities: of the model without its first layer, its second, and so on. whole: with all of them.
+    """
+    return Picture(draw_layers, list(perplexities), whole)
+
+
+# --- heads of two tasks ---------------------------------------------------------------------------------------------------
+
+
+def draw_heads(axes, importances: Mapping[str, np.ndarray], correlation: float) -> str:
+    """Each task's heads as a grid, layers from left to right; dark is important."""
+    parts = []
+    for ax, (name, grid) in zip(axes, importances.items()):
+        ax.imshow(grid.T, cmap="cividis_r", aspect="auto", interpolation="nearest")
+        ax.grid(visible=False)
+        ax.set(xlabel="layer", ylabel="head")
+        ax.set_title(name)
+        layer, head = np.unravel_index(grid.argmax(), grid.shape)
+        parts.append(f"for {name} head {head} of layer {layer} stands out")
+    axes[-1].text(
+        1.0, 1.03, f"rank correlation {correlation:.2f}", transform=axes[-1].transAxes, ha="right", color=INK
+    )
+    shape = next(iter(importances.values())).shape
+    return (
+        f"Two grids of {shape[0]} layers by {shape[1]} heads, darker where a head is more important: {', '.join(parts)}. "
+        f"The rank correlation of the two is {correlation:.2f}."
+    )
+
+
+def head_maps(importances: Mapping[str, Sequence[Sequence[float]]], correlation: float) -> Picture:
+    """Which heads two tasks lean on. importances: for each task (layers, heads). correlation: of their ranks."""
+    grids = {name: np.asarray(grid) for name, grid in importances.items()}
+    return Picture(draw_heads, grids, correlation, size=(11, 3.2), columns=2, dpi=80)

@@ -29,14 +29,14 @@ def draw_widths(ax, runs, base: float | None = None, chosen: int | None = None) 
     for m, group in groups.items():
         ax.plot([m] * len(group), [100 * run.accuracy for run in group], "o", color=SKY, markeredgecolor=BLUE)
     ax.plot(list(means), list(means.values()), color=BLUE)
-    said = ", ".join(f"{mean:.0f} at m = {m}" for m, mean in means.items())
+    parts = ", ".join(f"{mean:.0f} at m = {m}" for m, mean in means.items())
     if chosen in means:
         ax.plot([chosen], [means[chosen]], "D", color=VERMILION, markersize=9)
     if base is not None:
         ax.axhline(100 * base, color=GREY, linestyle="--")
         place = (max(means), 100 * base)
         ax.annotate("no adapter", place, (0, 4), textcoords="offset points", color=GREY, ha="right")
-        said += f"; without adapters {100 * base:.0f}"
+        parts += f"; without adapters {100 * base:.0f}"
     ax.set(xscale="log", xlabel="width m (log scale)", ylabel="test accuracy, %", ylim=(0, 100))
     ax.set_xticks(list(groups), [str(m) for m in groups])
     ax.minorticks_off()
@@ -45,7 +45,7 @@ def draw_widths(ax, runs, base: float | None = None, chosen: int | None = None) 
     counts = sorted({len(group) for group in groups.values()})
     seeds = f"{' or '.join(map(str, counts))} seed{'' if counts == [1] else 's'}"
     return (
-        f"Test accuracy in per cent by width of the bottleneck, means over {seeds}: {said}. "
+        f"Test accuracy in per cent by width of the bottleneck, means over {seeds}: {parts}. "
         f"From m = {min(means)} to {max(means)} the means span {spread:.0f} points."
     )
 
@@ -181,7 +181,7 @@ def start_scales(same: dict[float, float]) -> Picture:
 
 def draw_tasks(ax, before: dict[str, Accuracy], after: dict[str, Accuracy]) -> str:
     """One row a task: accuracy without and with its adapters, each with its 95 % interval."""
-    said = []
+    parts = []
     for row, name in enumerate(before):
         for answers, offset, colour, mark in (
             (before[name], -0.16, GREY, "s"),
@@ -190,7 +190,7 @@ def draw_tasks(ax, before: dict[str, Accuracy], after: dict[str, Accuracy]) -> s
             low, high = answers.interval
             ax.plot([100 * low, 100 * high], [row + offset] * 2, color=colour)
             ax.plot([100 * answers.value], [row + offset], mark, color=colour, markersize=8)
-        said.append(f"{name} {100 * before[name].value:.0f} without and {100 * after[name].value:.0f} with")
+        parts.append(f"{name} {100 * before[name].value:.0f} without and {100 * after[name].value:.0f} with")
     first = next(iter(before))
     for answers, name, offset, colour in (
         (before, "base alone", -0.16, GREY),
@@ -207,7 +207,7 @@ def draw_tasks(ax, before: dict[str, Accuracy], after: dict[str, Accuracy]) -> s
     ax.set_title(f"{len(before)} tasks, one frozen base")
     return (
         f"Accuracy in per cent on {n} test texts, with 95 per cent intervals, for {len(before)} tasks over one frozen "
-        f"base: {'; '.join(said)}."
+        f"base: {'; '.join(parts)}."
     )
 
 
@@ -223,21 +223,21 @@ def draw_overheads(ax, overheads: dict[str, dict[str, float]]) -> str:
     """Bars of the time that each method adds to a forward pass, in per cent, by the size of the call."""
     names = list(next(iter(overheads.values())))
     colours = dict(zip(names, (BLUE, YELLOW, VERMILION, GREY)))
-    height, said, top = 0.8 / len(names), [], max(max(group.values()) for group in overheads.values())
+    height, parts, top = 0.8 / len(names), [], max(max(group.values()) for group in overheads.values())
     for row, (size, group) in enumerate(overheads.items()):
         for i, name in enumerate(names):
             y = row + (i - (len(names) - 1) / 2) * height
             ax.barh(y, group[name], height * 0.9, color=colours[name], edgecolor=INK)
             label = f"{group[name]:+.0f} % {name if not row else ''}".rstrip()
             ax.annotate(label, (max(group[name], 0), y), (5, 0), textcoords="offset points", va="center")
-        said.append(f"{size}: {', '.join(f'{name} {value:+.0f}' for name, value in group.items())}")
+        parts.append(f"{size}: {', '.join(f'{name} {value:+.0f}' for name, value in group.items())}")
     ax.set_yticks(range(len(overheads)), list(overheads))
     low = min(0.0, *(value for group in overheads.values() for value in group.values()))
     ax.set(ylim=(len(overheads) - 0.5, -0.5), xlabel="time added to the base's, %")
     ax.set(xlim=(1.1 * low, 1.6 * max(top, 1)))
     ax.grid(axis="y", visible=False)
     ax.set_title("The smaller the call, the dearer the detour" if _falls(overheads) else "Time of a call")
-    return f"Bars of the time added to a forward pass, in per cent of the base's, by batch and length. {'; '.join(said)}."
+    return f"Bars of the time added to a forward pass, in per cent of the base's, by batch and length. {'; '.join(parts)}."
 
 
 def _falls(overheads: dict[str, dict[str, float]]) -> bool:

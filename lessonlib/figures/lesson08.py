@@ -33,12 +33,12 @@ def draw_ways(ax, scores: dict[str, Interval], seeds: dict[str, Sequence[float]]
     ax.set(xlabel="right of 200 test tickets, %", xlim=(0, 100))
     best = max(scores, key=lambda name: scores[name][0])
     ax.set_title(f"Highest here: {best}, {100 * scores[best][0]:.0f} %")
-    said = [
+    parts = [
         f"{name} {100 * m:.0f} ({100 * low:.0f} to {100 * high:.0f})"
         for name, (m, low, high) in scores.items()
     ]
     return (
-        f"Accuracy in per cent on the 200 test tickets by way, with 95 per cent intervals: {listed(said)}. A dotted "
+        f"Accuracy in per cent on the 200 test tickets by way, with 95 per cent intervals: {listed(parts)}. A dotted "
         f"line at chance, {100 * chance:.3g}. Highest is {best}."
     )
 
@@ -86,17 +86,18 @@ def draw_by_examples(
     name, line = next(iter(means.items()))
     first, last = min(line), max(line)
     ax.set_title(f"{name}: {line[first]:.0f} % with {first} tickets, {line[last]:.0f} % with {last}")
-    said = [f"{name} {listed([f'{v:.0f} at {n}' for n, v in line.items()])}" for name, line in means.items()]
+    parts = [f"{name} {listed([f'{v:.0f} at {n}' for n, v in line.items()])}" for name, line in means.items()]
     flat = f"; a dotted line for {level[0]}, {100 * level[1]:.0f}" if level else ""
-    return (
-        f"Test accuracy in per cent by number of training tickets, means over seeds: {'; '.join(said)}{flat}."
-    )
+    return f"Test accuracy in per cent by number of training tickets, means over seeds: {'; '.join(parts)}{flat}."
 
 
 def accuracy_by_examples(
     curves: dict[str, dict[int, Sequence[float]]], level: tuple[str, float] | None = None
 ) -> Picture:
-    """curves: each way's accuracies by number of examples. level: a name and accuracy to draw as a flat line."""
+    """Accuracy by the number of tickets trained on.
+
+    curves: each way's accuracies by number of examples. level: a name and accuracy to draw as a flat line.
+    """
     return Picture(draw_by_examples, curves, level, size=(8.4, 4.2))
 
 
@@ -115,11 +116,11 @@ def draw_gaps(ax, gaps: dict[str, Interval], what: str) -> str:
     ax.set(xlabel=f"{what}, points")
     apart_from_zero = [name for name, (_, low, high) in gaps.items() if low > 0 or high < 0]
     ax.set_title(f"{len(apart_from_zero)} of {len(gaps)} intervals leave zero out")
-    said = [
+    parts = [
         f"{n} {100 * m:+.0f} ({100 * low:+.0f} to {100 * high:+.0f})" for n, (m, low, high) in gaps.items()
     ]
     return (
-        f"{what[0].upper() + what[1:]} in points with 95 per cent intervals: {listed(said)}. "
+        f"{what[0].upper() + what[1:]} in points with 95 per cent intervals: {listed(parts)}. "
         f"{len(apart_from_zero)} of {len(gaps)} intervals leave zero out."
     )
 
@@ -134,7 +135,7 @@ def gaps(differences: dict[str, Interval], what: str = "LoRA minus full fine-tun
 
 def draw_forgotten(axes, perplexity: dict[str, float], sentiment: dict[str, float]) -> str:
     """Perplexity on other texts, and right answers to another question, by way; the base is a line."""
-    said = []
+    parts = []
     for ax, values, label in zip(
         axes, (perplexity, sentiment), ("perplexity on other texts", "sentiment right, %")
     ):
@@ -147,9 +148,9 @@ def draw_forgotten(axes, perplexity: dict[str, float], sentiment: dict[str, floa
         _rows(ax, list(others))
         ax.set(xlabel=label)
         ax.set_title(f"Base: {base:.3g}")
-        said.append(f"{label}: base {base:.3g}, {listed([f'{n} {v:.3g}' for n, v in others.items()])}")
+        parts.append(f"{label}: base {base:.3g}, {listed([f'{n} {v:.3g}' for n, v in others.items()])}")
     axes[1].set_yticklabels([])
-    return f"What the model can still do, by what it was trained with. {'. '.join(said)}."
+    return f"What the model can still do, by what it was trained with. {'. '.join(parts)}."
 
 
 def forgotten(perplexity: dict[str, float], sentiment: dict[str, float]) -> Picture:
@@ -187,8 +188,8 @@ def draw_cost(
     ax.margins(x=0.16) if not log else ax.set_xlim(-600, 4e9)
     _name_points(ax, ways, best)
     ax.set_title(textwrap.fill(f"Nobody does better for less: {', '.join(best)}", 84), fontsize=11)
-    said = listed([f"{n} {_short(v)}, {m:.0f} per cent" for n, (v, m) in ways.items()])
-    return f"Accuracy against {cost}: {said}. Not beaten by any other: {', '.join(best)}."
+    parts = listed([f"{n} {_short(v)}, {m:.0f} per cent" for n, (v, m) in ways.items()])
+    return f"Accuracy against {cost}: {parts}. Not beaten by any other: {', '.join(best)}."
 
 
 def _short(value: float) -> str:
@@ -297,11 +298,11 @@ def draw_tree(ax, tree: Question, chosen: tuple[int, ...]) -> str:
     advice = places[chosen][0]
     ax.set_title(f"Advised: {advice.what}", fontsize=11)
     asked = [(places[chosen[:n]][0], chosen[n]) for n in range(len(chosen))]
-    said = [f"{question.text} {question.answers[i].label}" for question, i in asked]
+    parts = [f"{question.text} {question.answers[i].label}" for question, i in asked]
     every = [f"{a.label}" for node, *_ in nodes if isinstance(node, Question) for a in node.answers]
     others = [node.what for node, *_ in nodes if isinstance(node, Advice)]
     return (
-        f"A decision tree with {len(others)} pieces of advice. The way shown: {'; '.join(said)}. Advised: {advice.what}. "
+        f"A decision tree with {len(others)} pieces of advice. The way shown: {'; '.join(parts)}. Advised: {advice.what}. "
         f"The answers in it: {', '.join(dict.fromkeys(every))}. What it may advise: {'; '.join(dict.fromkeys(others))}."
     )
 

@@ -18,7 +18,10 @@ PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # under a text 
 
 
 def draw_code_book(ax, W: torch.Tensor, codebook: torch.Tensor) -> str:
-    """Weights divided by their standard deviation, the normal curve, and the code book's values over its width."""
+    """Weights divided by their standard deviation, the normal curve, and the code book's values over its width.
+
+    W: weights of any shape. codebook: (values,), ascending from -1 to 1.
+    """
     x = (W.float().flatten() / W.float().std()).numpy()
     grid, widest = np.linspace(-4, 4, 400), stats.norm.ppf(0.9677)
     ax.hist(x, bins=np.linspace(-4, 4, 81), density=True, color=SKY, edgecolor="white", linewidth=0.3)
@@ -37,7 +40,7 @@ def draw_code_book(ax, W: torch.Tensor, codebook: torch.Tensor) -> str:
 
 
 def code_book(W: torch.Tensor, codebook: torch.Tensor) -> Picture:
-    """W: weights of any shape; codebook: ascending values from -1 to 1."""
+    """Where the values of a code book lie. W: weights of any shape. codebook: (values,), ascending from -1 to 1."""
     return Picture(draw_code_book, W, codebook, size=(7.6, 3.6))
 
 
@@ -51,18 +54,21 @@ def even_steps(bits: int) -> torch.Tensor:
 
 
 def draw_bits(axes, bits: int, blocks: torch.Tensor, errors: dict[str, dict[int, float]]) -> str:
-    """The weights of all blocks, each divided by its largest, with the values of so many bits; and error by bits."""
+    """The weights of all blocks, each divided by its largest, with the values of so many bits; and error by bits.
+
+    blocks: (n, 64), from -1 to 1. errors: for each kind of code book the error, a share, by bits.
+    """
     left, right = axes
     codebook = normal_float(bits)
     left.hist(blocks.numpy().ravel(), bins=np.linspace(-1, 1, 101), density=True, color=SKY)
     left.vlines(codebook, 0, left.get_ylim()[1], color=VERMILION, linewidth=2.4 - 0.3 * bits)
     left.set(xlabel="weight / largest of its block", ylabel="density", xlim=(-1.05, 1.05))
     left.set_title(f"{bits} bits: {len(codebook)} values")
-    said = []
+    parts = []
     for (name, values), (colour, look) in zip(errors.items(), LOOKS):
         numbers = list(values)
         right.plot(numbers, [100 * values[b] for b in numbers], look, color=colour, label=name)
-        said.append(f"{name} {listed([f'{100 * values[b]:.1f} at {b}' for b in numbers])}")
+        parts.append(f"{name} {listed([f'{100 * values[b]:.1f} at {b}' for b in numbers])}")
     nf, even = (100 * values[bits] for values in errors.values())
     right.plot([bits, bits], [nf, even], "o", color=INK, markersize=11, fillstyle="none", zorder=0)
     right.set(xlabel="bits", ylabel="error, % of the weights' size (log scale)", yscale="log")
@@ -73,13 +79,13 @@ def draw_bits(axes, bits: int, blocks: torch.Tensor, errors: dict[str, dict[int,
     right.set_title(f"error {nf:.1f} %, even steps {even:.1f} %")
     return (
         f"Left: histogram of a real matrix's weights, each divided by the largest of its block, with the "
-        f"{len(codebook)} values of NormalFloat in {bits} bits. Right: error in per cent by bits: {'; '.join(said)}. "
+        f"{len(codebook)} values of NormalFloat in {bits} bits. Right: error in per cent by bits: {'; '.join(parts)}. "
         f"Chosen are {bits} bits: {nf:.1f} per cent, with even steps {even:.1f}."
     )
 
 
 def bits_slider(W: torch.Tensor, bits: Sequence[int] = (2, 3, 4, 5, 6)):
-    """Move the number of bits over the histogram of a real weight W, in blocks of 64."""
+    """Move the number of bits over the histogram of a real weight W of any shape, in blocks of 64."""
     from .widgets import slider
 
     books = {"NormalFloat": normal_float, "even steps": even_steps}
@@ -119,12 +125,12 @@ def draw_formats(ax, formats: dict[str, tuple[Measured, Measured]]) -> str:
     ax.set(xlabel="error, % of the weights' own size", xlim=(0, 1.1 * highest))
     ax.grid(axis="y", visible=False)
     ax.legend(frameon=False, loc="upper right")
-    said = [f"{name} {100 * a.error:.1f} and {100 * b.error:.1f}" for name, (a, b) in formats.items()]
-    return f"Bars of the error in per cent, on normal weights and on a real matrix: {'; '.join(said)}."
+    parts = [f"{name} {100 * a.error:.1f} and {100 * b.error:.1f}" for name, (a, b) in formats.items()]
+    return f"Bars of the error in per cent, on normal weights and on a real matrix: {'; '.join(parts)}."
 
 
 def formats(measured: dict[str, tuple[Measured, Measured]]) -> Picture:
-    """measured: (on normal weights, on real ones) by the format's name."""
+    """What formats lose. measured: (on normal weights, on real ones) by the format's name."""
     return Picture(draw_formats, measured, size=(8.2, 1.2 + 0.48 * len(measured)))
 
 
@@ -142,12 +148,12 @@ def draw_block_sizes(axes, sizes: dict[int, Measured]) -> str:
         ax.minorticks_off()
     left.set_title("Small blocks lose less")
     right.set_title("and cost more")
-    said = [f"{size}: {100 * one.error:.1f} per cent at {one.bits:.2f} bits" for size, one in sizes.items()]
-    return f"Error and bits a weight by the number of weights in a block: {'; '.join(said)}. A dotted line at 64."
+    parts = [f"{size}: {100 * one.error:.1f} per cent at {one.bits:.2f} bits" for size, one in sizes.items()]
+    return f"Error and bits a weight by the number of weights in a block: {'; '.join(parts)}. A dotted line at 64."
 
 
 def block_sizes(sizes: dict[int, Measured]) -> Picture:
-    """sizes: what was measured, by block size."""
+    """What small blocks gain and cost. sizes: what was measured, by block size."""
     return Picture(draw_block_sizes, sizes, size=(9, 3.3), columns=2)
 
 
@@ -166,12 +172,12 @@ def draw_read(ax, losses: dict[str, float], base: float) -> str:
     ax.set(xlabel="loss on plain text, nats a token", xlim=(base - 0.04 * room, base + 1.45 * room))
     ax.grid(axis="y", visible=False)
     ax.set_title(f"16 bits: {base:.2f} (dashed)")
-    said = [f"{name} {loss:.2f}" for name, loss in ordered.items()]
-    return f"Loss in nats a token on plain text: 16 bits {base:.2f}; {'; '.join(said)}."
+    parts = [f"{name} {loss:.2f}" for name, loss in ordered.items()]
+    return f"Loss in nats a token on plain text: 16 bits {base:.2f}; {'; '.join(parts)}."
 
 
 def read_losses(losses: dict[str, float], base: float) -> Picture:
-    """losses: nats a token by format; base: those of the model in 16 bits."""
+    """What reading the base in few bits costs. losses: nats a token by format; base: those of the model in 16 bits."""
     return Picture(draw_read, losses, base, size=(8.2, 1.2 + 0.4 * len(losses)))
 
 
@@ -179,7 +185,10 @@ def read_losses(losses: dict[str, float], base: float) -> Picture:
 
 
 def draw_update(ax, update: torch.Tensor, half_step: torch.Tensor) -> str:
-    """Sizes of a trained update's numbers, and of the half steps that they would have to reach."""
+    """Sizes of a trained update's numbers, and of the half steps that they would have to reach.
+
+    update: (d_out, d_in). half_step: of any shape, above 0.
+    """
     small, large = update.abs().flatten().numpy(), half_step.flatten().numpy()
     edges = np.geomspace(
         max(small[small > 0].min(), large.max() / 1e5), 1.2 * max(large.max(), small.max()), 70
@@ -212,7 +221,11 @@ def draw_update(ax, update: torch.Tensor, half_step: torch.Tensor) -> str:
 
 
 def update_and_step(update: torch.Tensor, half_step: torch.Tensor) -> Picture:
-    """update: B A times its scale; half_step: how far a weight must move to reach the next value, a block or a weight."""
+    """What a merge into few bits rounds away.
+
+    update: (d_out, d_in), B A times its scale. half_step: how far a weight must move to reach the next value, of any
+    shape: one a block, or one a weight.
+    """
     return Picture(draw_update, update, half_step, size=(7.6, 3.4))
 
 
@@ -221,7 +234,7 @@ def update_and_step(update: torch.Tensor, half_step: torch.Tensor) -> Picture:
 
 def draw_cards(ax, plans: dict[str, dict[str, Memory]], cards: dict[str, float]) -> str:
     """Memory of each model by method on a logarithmic axis, with what the cards hold."""
-    rows, said = np.arange(len(plans))[::-1], []
+    rows, parts = np.arange(len(plans))[::-1], []
     methods = list(next(iter(plans.values())))
     for shift, method, colour, mark in zip((0.22, 0, -0.22), methods, (GREY, VERMILION, BLUE), "^sD"):
         sizes = [plan[method].total / 1e9 for plan in plans.values()]
@@ -234,7 +247,7 @@ def draw_cards(ax, plans: dict[str, dict[str, Memory]], cards: dict[str, float])
         ax.axvline(size, color=INK, linestyle="--", linewidth=1.2, zorder=0)
         ax.text(size, len(plans) - 0.42, name, ha="center", va="bottom", fontsize=9)
     for model, plan in plans.items():
-        said.append(f"{model}: {listed([f'{method} {plan[method].total / 1e9:.0f}' for method in methods])}")
+        parts.append(f"{model}: {listed([f'{method} {plan[method].total / 1e9:.0f}' for method in methods])}")
     ax.set(xscale="log", xlabel="GB of one training step (log scale)", ylim=(-0.6, len(plans) - 0.45))
     ax.set_xlim(3, 1.6 * max(m.total for plan in plans.values() for m in plan.values()) / 1e9)
     ax.set_xticks([5, 10, 20, 50, 100, 200, 500, 1000], ["5", "10", "20", "50", "100", "200", "500", "1000"])
@@ -243,11 +256,11 @@ def draw_cards(ax, plans: dict[str, dict[str, Memory]], cards: dict[str, float])
     ax.grid(axis="y", visible=False)
     ax.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.45, -0.16))
     usable = listed([f"{name} {size:.1f}" for name, size in cards.items()])
-    return f"GB of one training step: {'; '.join(said)}. Dashed lines: what cards leave to training, {usable} GB."
+    return f"GB of one training step: {'; '.join(parts)}. Dashed lines: what cards leave to training, {usable} GB."
 
 
 def cards(plans: dict[str, dict[str, Memory]], usable: dict[str, float]) -> Picture:
-    """plans: memory by model and method (three of them); usable: GB by the card's name."""
+    """Which card holds which plan. plans: memory by model and method (three of them); usable: GB by the card's name."""
     return Picture(draw_cards, plans, usable, size=(9.4, 1.6 + 0.75 * len(plans)))
 
 
@@ -256,12 +269,12 @@ def cards(plans: dict[str, dict[str, Memory]], usable: dict[str, float]) -> Pict
 
 def draw_outweigh(ax, widths: Sequence[int], ranks: Sequence[int], bits: float, adapter_bytes: int) -> str:
     """Bytes of an adapter as a share of its square matrix's in few bits, against the rank."""
-    said, ends = [], []
+    parts, ends = [], []
     for d, (colour, look) in zip(widths, LOOKS):
         share = [100 * adapter_bytes * 2 * d * r / (d * d * bits / 8) for r in ranks]
         ax.plot(ranks, share, look, color=colour)
         ends.append((share[-1], d, colour))
-        said.append(f"width {d}: rank {d * bits / 8 / adapter_bytes / 2:.0f}")
+        parts.append(f"width {d}: rank {d * bits / 8 / adapter_bytes / 2:.0f}")
     heights = apart([np.log10(share) for share, _, _ in ends], 0.22)
     for (_, d, colour), height in zip(ends, heights):
         ax.annotate(
@@ -276,14 +289,17 @@ def draw_outweigh(ax, widths: Sequence[int], ranks: Sequence[int], bits: float, 
     ax.set_title("As large as its base: dashed")
     return (
         f"Bytes of an adapter as a share of its square matrix's, by rank, at {bits:.3g} bits a weight. Equal at "
-        f"{'; '.join(said)}. A dashed line at 100 per cent."
+        f"{'; '.join(parts)}. A dashed line at 100 per cent."
     )
 
 
 def outweigh(
     widths: Sequence[int], ranks: Sequence[int], bits: float = 4.0, adapter_bytes: int = 2
 ) -> Picture:
-    """widths: of square matrices; bits: of a weight of the base; adapter_bytes: of a number of A or B."""
+    """From which rank on an adapter is as large as its base in few bits.
+
+    widths: of square matrices. bits: of a weight of the base. adapter_bytes: of a number of A or B.
+    """
     return Picture(draw_outweigh, widths, ranks, bits, adapter_bytes, size=(7.6, 3.6))
 
 

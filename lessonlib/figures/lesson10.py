@@ -88,7 +88,7 @@ def draw_requests(ax, requests: Sequence[tuple[str, float, float]]) -> str:
 
 
 def requests_over_time(requests: Sequence[tuple[str, float, float]]) -> Picture:
-    """requests: (who was asked, when it began, when it was answered), in seconds."""
+    """Requests as they overlap. requests: (who was asked, when it began, when it was answered), in seconds."""
     names = {name for name, _, _ in requests}
     return Picture(draw_requests, requests, size=(9, 1.5 + 0.55 * len(names)))
 
@@ -111,14 +111,14 @@ def draw_ways_to_serve(axes, ways: dict[str, tuple[float, float]]) -> str:
     smallest = min(ways, key=lambda name: ways[name][1])
     axes[0].set_title("Time")
     axes[1].set_title(f"Smallest: {smallest}")
-    said = [f"{name} {ms:.0f} ms and {mb:.0f} MB" for name, (ms, mb) in ways.items()]
+    parts = [f"{name} {ms:.0f} ms and {mb:.0f} MB" for name, (ms, mb) in ways.items()]
     return (
-        f"Bars of the time for a batch and of the weights' size: {'; '.join(said)}. Smallest is {smallest}."
+        f"Bars of the time for a batch and of the weights' size: {'; '.join(parts)}. Smallest is {smallest}."
     )
 
 
 def ways_to_serve(ways: dict[str, tuple[float, float]]) -> Picture:
-    """ways: (milliseconds, megabytes) by name."""
+    """Time and size of ways to serve. ways: (milliseconds, megabytes) by name."""
     return Picture(draw_ways_to_serve, ways, size=(9.4, 1.2 + 0.42 * len(ways)), columns=2)
 
 
@@ -146,18 +146,18 @@ def draw_by_question(ax, ways: dict[str, dict[str, float]]) -> str:
     means = {name: 100 * float(np.mean(list(scores.values()))) for name, scores in ways.items()}
     best = max(means, key=means.get)
     ax.set_title(f"Highest on average: {best}, {means[best]:.0f} %")
-    said = [
+    parts = [
         f"{name} {listed([f'{question} {100 * score:.0f}' for question, score in scores.items()])}"
         for name, scores in ways.items()
     ]
     return (
-        f"Per cent right by way and question: {'; '.join(said)}. Highest on average is {best} with "
+        f"Per cent right by way and question: {'; '.join(parts)}. Highest on average is {best} with "
         f"{means[best]:.0f} per cent."
     )
 
 
 def by_question(ways: dict[str, dict[str, float]]) -> Picture:
-    """ways: by name, the accuracy on each question."""
+    """Ways to make one of several experts. ways: by name, the accuracy on each question."""
     return Picture(draw_by_question, ways, size=(8.4, 1.7 + 0.4 * len(ways)))
 
 
@@ -166,13 +166,13 @@ def by_question(ways: dict[str, dict[str, float]]) -> Picture:
 
 def draw_after_each(axes, ways: dict[str, Sequence[Sequence[float]]], tasks: Sequence[str]) -> str:
     """Accuracy on each task from when it was learned to the end, a picture for each way."""
-    said = []
+    parts = []
     for ax, (name, rows) in zip(axes, ways.items()):
         ends = [100 * score for score in rows[-1]]
         for i, (task, (colour, look)) in enumerate(zip(tasks, LOOKS)):
             values = [100 * row[i] for row in rows[i:]]
             ax.plot(range(i + 1, len(rows) + 1), values, look, color=colour)
-            said.append(f"{name}, {task}: {listed([f'{value:.0f}' for value in values])}")
+            parts.append(f"{name}, {task}: {listed([f'{value:.0f}' for value in values])}")
         for task, height, (colour, _) in zip(tasks, apart(ends, 8), LOOKS):
             ax.annotate(
                 task, (len(rows), height), (9, 0), textcoords="offset points", va="center", color=colour
@@ -181,11 +181,14 @@ def draw_after_each(axes, ways: dict[str, Sequence[Sequence[float]]], tasks: Seq
         ax.set(xlim=(0.75, len(rows) + 0.85), ylim=(0, 104))
         ax.set_title(name)
     axes[0].set_ylabel("right of the test tickets, %")
-    return f"Per cent right on each task after each was learned. {'; '.join(said)}."
+    return f"Per cent right on each task after each was learned. {'; '.join(parts)}."
 
 
 def after_each_task(ways: dict[str, Sequence[Sequence[float]]], tasks: Sequence[str]) -> Picture:
-    """ways: for two names, row t the accuracies on tasks 0 to t after task t was learned."""
+    """What is forgotten while one task is learned after another.
+
+    ways: for two names, row t the accuracies on tasks 0 to t after task t was learned.
+    """
     return Picture(draw_after_each, ways, tasks, size=(10, 3.8), columns=2)
 
 
@@ -194,12 +197,12 @@ def after_each_task(ways: dict[str, Sequence[Sequence[float]]], tasks: Sequence[
 
 def draw_drift(ax, streams: dict[str, Sequence]) -> str:
     """Each window's distance from the validation set, in units of the threshold; what lies above 1 is an alarm."""
-    said, highest = [], 1.0
+    parts, highest = [], 1.0
     for (name, verdicts), (colour, look) in zip(streams.items(), LOOKS):
         ratios = [verdict.distance / max(verdict.threshold, 1e-12) for verdict in verdicts]
         ax.plot(range(1, len(ratios) + 1), ratios, look, color=colour, label=name)
         alarms, highest = sum(verdict.drifted for verdict in verdicts), max(highest, *ratios)
-        said.append(f"{name}: {alarms} of {len(verdicts)} alarm")
+        parts.append(f"{name}: {alarms} of {len(verdicts)} alarm")
     ax.axhline(1, color=INK, linestyle="--", linewidth=1.2)
     longest = max(map(len, streams.values()))
     ax.set_xticks(range(1, longest + 1))
@@ -207,12 +210,12 @@ def draw_drift(ax, streams: dict[str, Sequence]) -> str:
         xlabel="window", ylabel="distance / threshold", ylim=(0, 1.15 * highest), xlim=(0.7, longest + 0.3)
     )
     ax.legend(frameon=False, ncols=len(streams), loc="upper center", bbox_to_anchor=(0.5, -0.2))
-    ax.set_title("; ".join(said))
-    return f"Distance of each window from the validation set over its threshold, a dashed line at 1. {'; '.join(said)}."
+    ax.set_title("; ".join(parts))
+    return f"Distance of each window from the validation set over its threshold, a dashed line at 1. {'; '.join(parts)}."
 
 
 def drift(streams: dict[str, Sequence]) -> Picture:
-    """streams: the verdicts (`monitoring.Verdict`) of each stream's windows."""
+    """When a monitor sounds. streams: the verdicts (`monitoring.Verdict`) of each stream's windows."""
     return Picture(draw_drift, streams, size=(8.6, 3.4))
 
 
@@ -242,13 +245,13 @@ def draw_timeline(ax, papers: Sequence[Paper], named: dict[str, str]) -> str:
     years = Counter(paper.year for paper in papers)
     busiest = max(years, key=years.get)
     ax.set_title(f"{len(papers)} papers; {years[busiest]} of them from {busiest}")
-    said = [f"{name} {lookup[key].year}" for key, name in named.items()]
+    parts = [f"{name} {lookup[key].year}" for key, name in named.items()]
     return (
         f"{len(papers)} papers as dots by date, in the line of the first notebook that cites each; "
-        f"{years[busiest]} of them from {busiest}. Named: {listed(said)}."
+        f"{years[busiest]} of them from {busiest}. Named: {listed(parts)}."
     )
 
 
 def timeline(papers: Sequence[Paper], named: dict[str, str]) -> Picture:
-    """papers: `catalogue.papers()`; named: the name to write above a paper, by its key."""
+    """The course's papers by date. papers: `published.papers()`; named: the name to write above a paper, by its key."""
     return Picture(draw_timeline, papers, named, size=(10, 5.0))

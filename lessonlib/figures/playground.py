@@ -182,9 +182,9 @@ def as_html(seen: Seen) -> str:
         f'<text x="{left}" y="{height - 3}" font-size="11">layer 1 to {seen.layers}, left to right</text>'
     )
     grid = f'<svg aria-hidden="true" width="{width}" height="{height}">{"".join(parts)}</svg>'
-    said = html.escape(seen.sentence())
+    description = html.escape(seen.sentence())
     both = f'<div style="display:flex;flex-wrap:wrap;gap:16px">{grid}{_loss_svg(seen)}</div>'
-    return f'<div role="img" aria-label="{said}">{both}<p>{_meters(seen)}</p></div>'
+    return f'<div role="img" aria-label="{description}">{both}<p>{_meters(seen)}</p></div>'
 
 
 def _loss_svg(seen: Seen, width: int = 320, height: int = 200) -> str:

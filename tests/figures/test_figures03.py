@@ -1,4 +1,4 @@
-"""The figures of 03: the same checks as those of tests/test_figures.py, and what their descriptions say by hand arithmetic."""
+"""The figures of 03: the same checks as those of tests/pictures.py, and what their descriptions say by hand arithmetic."""
 
 import html
 import itertools

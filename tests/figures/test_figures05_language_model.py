@@ -1,4 +1,4 @@
-"""The figures of 05's second half: the checks of tests/test_figures.py, and descriptions by hand arithmetic."""
+"""The figures of 05's second half: the checks of tests/pictures.py, and descriptions by hand arithmetic."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The figures of 06: the same checks as those of tests/test_figures.py, and what their descriptions say by hand arithmetic."""
+"""The figures of 06: the same checks as those of tests/pictures.py, and what their descriptions say by hand arithmetic."""
 
 from types import SimpleNamespace
 from typing import ClassVar

@@ -196,10 +196,9 @@ def test_list_and_slider_say_the_same():
 def test_every_builder_of_the_library_that_makes_controls_is_played_with_here():
     """A new figure with controls has to be added to tests/interactive_figures.py."""
     makers = {"slider(", "chooser(", "_Walk("}
-    sources = {name: getattr(figures, name) for name in figures.__all__}
     found = {
         name
-        for name, one in sources.items()
+        for name, one in vars(figures).items()
         if inspect.isfunction(one) and any(maker in inspect.getsource(one) for maker in makers)
     }
     assert len(found) == len(INTERACTIVE), sorted(found)

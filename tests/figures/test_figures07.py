@@ -7,7 +7,7 @@ from pictures import PictureChecks
 from lessonlib import figures
 from lessonlib.corpora.digits import digits
 from lessonlib.evaluation import Accuracy
-from lessonlib.figures.lesson07_variants import apart_from
+from lessonlib.figures.lesson07 import apart_from
 from lessonlib.networks.vision_transformer import turned
 
 
