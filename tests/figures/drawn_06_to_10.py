@@ -17,7 +17,7 @@ from lessonlib.figures.lesson09 import even_steps
 from lessonlib.figures.playground import IN_FRONT, Seen, Way
 from lessonlib.figures.style import BLUE, GREY, INK, SKY, VERMILION
 from lessonlib.quantization.formats import Absmax, Measured, measure
-from lessonlib.quantization.nf4 import in_blocks, normal_float, unit
+from lessonlib.quantization.nf4 import in_blocks, normal_float, normalize
 from lessonlib.serving.monitoring import Verdict
 
 drawing, DRAWN = drawings()
@@ -384,7 +384,7 @@ def values_of_the_code_book_stand_under_the_normal_curve(build):
 
 @drawing(figures.bits_slider)
 def values_of_so_many_bits_stand_over_the_weights_and_errors_by_bits(build):
-    blocks, books = unit(in_blocks(W, 64))[0], {"NormalFloat": normal_float, "even steps": even_steps}
+    blocks, books = normalize(in_blocks(W, 64))[0], {"NormalFloat": normal_float, "even steps": even_steps}
     errors = {
         name: [100 * measure(W, Absmax(name, book(b))).error for b in (2, 4)] for name, book in books.items()
     }
