@@ -174,15 +174,17 @@ def save(fresh: Callable, trial: Trial, task: LabelTask, directory: str | Path) 
     model, _ = fresh()
     load_lora(model, trial.directory)
     save_lora(model, directory)
-    kept = {name: getattr(task, name) for name in ("template", "labels", "words", "max_tokens")}
-    (Path(directory) / "task.json").write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", "utf8")
+    fields = {name: getattr(task, name) for name in ("template", "labels", "words", "max_tokens")}
+    (Path(directory) / "task.json").write_text(
+        json.dumps(fields, indent=1, ensure_ascii=False) + "\n", "utf8"
+    )
     return model
 
 
 def read_task(tokenizer, directory: str | Path) -> LabelTask:
     """The question that an adapter's directory holds beside it, as `save` wrote it."""
-    kept = json.loads((Path(directory) / "task.json").read_text("utf8"))
-    return LabelTask(tokenizer, kept["labels"], kept["words"], kept["template"], kept["max_tokens"])
+    fields = json.loads((Path(directory) / "task.json").read_text("utf8"))
+    return LabelTask(tokenizer, fields["labels"], fields["words"], fields["template"], fields["max_tokens"])
 
 
 @dataclass
