@@ -1,5 +1,5 @@
-"""Claims of lessonlib.writing. References: transformers' own `generate`, one prompt at a time; and for samples, `generate`
-on the batches that are described, under the same seed."""
+"""Claims of lessonlib.writing. References: transformers' own `generate`, one prompt at a time; and for samples,
+`generate` on the batches that are described, under the same seed."""
 
 import itertools
 

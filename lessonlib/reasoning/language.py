@@ -104,7 +104,10 @@ def weight(value) -> int:
 
 
 def numeric(function):
-    """The operator, for two numbers alone: Python's own % would format a text, its - subtract sets."""
+    """The operator, for two numbers alone: Python's own % would format a text, its - subtract sets.
+
+    It raises TypeError for anything else.
+    """
 
     def apply(a, b):
         if not (is_number(a) and is_number(b)):
@@ -121,7 +124,7 @@ def add(a, b):
 
 
 def multiply(a, b):
-    """Numbers; a text or a list and a whole number."""
+    """Numbers; a text or a list and a whole number. Raises Stop where the product is too large."""
     if isinstance(b, str | list):
         a, b = b, a
     if isinstance(a, str | list) and isinstance(b, int):
@@ -132,21 +135,21 @@ def multiply(a, b):
 
 
 def power(a, b):
-    """Numbers, as long as the result is a real number that is not too long."""
+    """Numbers, as long as the result is a real number that is not too long. Raises Stop where it would be."""
     if isinstance(a, int) and isinstance(b, int) and abs(a) > 1 and a.bit_length() * b > MOST_BITS:
         raise Stop("stopped", f"a whole number of more than {MOST_BITS:,} bits")
     return numeric(operator.pow)(a, b)
 
 
 def contains(a, b):
-    """`a in b`, for a text or a list b."""
+    """`a in b`, for a text or a list b; raises TypeError for another b."""
     if not isinstance(b, str | list):
         raise TypeError(f"`in` needs a text or a list, not {type(b).__name__}")
     return a in b
 
 
 def bounded_range(*numbers):
-    """range(...) as a list."""
+    """range(...) as a list. Raises Stop for one that is too long."""
     values = range(*numbers)
     if values and (values[-1] - values[0]) // values.step >= LARGEST - 1:  # len() fails beyond 2 ** 63
         raise Stop("stopped", f"a range of {LARGEST:,} numbers or more")
@@ -154,7 +157,7 @@ def bounded_range(*numbers):
 
 
 def rounded(x, digits=None):
-    """round(...); Python would form 10 ** -digits, however long that is."""
+    """round(...); Python would form 10 ** -digits, however long that is. Raises ValueError for more than 20 digits."""
     if digits is not None and abs(digits) > 20:
         raise ValueError(f"round to {digits} digits: at most 20")
     return round(x, digits)
@@ -245,7 +248,11 @@ def refusal(node: ast.AST) -> str | None:
 
 
 class Language:
-    """Runs one program. Each method is named after the node of Python's grammar that it gives a meaning to."""
+    """Runs one program. Each method is named after the node of Python's grammar that it gives a meaning to.
+
+    A method raises Stop where the program goes over a limit, NameError, TypeError or ValueError, or what Python itself
+    raises, where the program fails, and LeaveLoop and NextRound for the loop around it.
+    """
 
     def __init__(self):
         self.variables, self.output, self.steps, self.line = {}, "", 0, None

@@ -96,8 +96,10 @@ class ReAct:
     steps, seconds, tokens: the most that a run takes. Seconds are looked at between steps: a call of `write` or of a
     tool that has begun is waited for, so that these bound themselves. Of `tokens`, a step may use `step_tokens`.
 
+    Raises ValueError for a tool whose name is no word or "finish", and for a limit that is not above zero.
+
     >>> lines = iter([" I add.\\nAction 1: calculator[40 + 2]", " That is it.\\nAction 2: finish[42]"])
-    >>> agent = ReAct(lambda prompt, max_new_tokens: Completion(next(lines), 12, True), {"calculator": calculator})
+    >>> agent = ReAct(lambda prompt, most: Completion(next(lines), 12, True), {"calculator": calculator})
     >>> print(agent("What is 40 + 2?"))
     Question: What is 40 + 2?
     Thought 1: I add.
