@@ -112,7 +112,7 @@ RECORDS = [
         'select(range(VALIDATION)), corpora.tickets("test")', 'select(range(VALIDATION)), corpora.tickets("train")',
         f"{TICKETS} houlsby"),
     Mutation("long tickets are short", "experiments/tickets.py",
-        "if len(text) <= longest]", "if text]", f"{TICKETS} every_weight or lora"),
+        "if len(text) <= longest]", "if text]", f"{TICKETS} all_short"),
     Mutation("Pfeiffer's adapters are Houlsby's", "experiments/lesson06_adapters.py",
         "add_adapters_after_feed_forward(model, m)", "add_adapters(model, m)", f"{TICKETS} pfeiffer"),
     Mutation("ReLU is GELU", "experiments/lesson06_adapters.py", "F.relu(", "F.gelu(", f"{TICKETS} bottleneck"),

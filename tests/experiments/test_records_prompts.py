@@ -208,14 +208,14 @@ def test_edge_cases_are_those_that_the_model_is_most_surely_wrong_about(base):
 def test_similar_examples_are_the_nearest_by_weighted_words_the_nearest_last(base):
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    found = find("examples_chosen").function(way="similar", seed=0, split="validation")
-    rows, classes = two_classes("validation")
+    found = find("examples_chosen").function(way="similar", seed=0, split="test")
+    rows, classes = two_classes("test")
     numbers = [i for group in pool() for i in group]
     counts = TfidfVectorizer(sublinear_tf=True).fit([texts("train")[i] for i in numbers])
     shares, likelier = [], []
     for k, (row, target) in enumerate(zip(rows, classes)):
         query, every = (
-            counts.transform([texts("validation")[row]]),
+            counts.transform([texts("test")[row]]),
             counts.transform([texts("train")[i] for i in numbers]),
         )
         near = np.argsort(-(every @ query.T).toarray()[:, 0], kind="stable")[:4][::-1]
@@ -223,7 +223,7 @@ def test_similar_examples_are_the_nearest_by_weighted_words_the_nearest_last(bas
         assert found["labels"][k] == expected
         shares += [label == target for label in expected]
         begin = behind([(numbers[i], true_class(numbers[i])) for i in near], TWO)
-        table = base.log_probs(base.fresh(), [f"{begin}Ticket: {texts('validation')[row]}\nSentiment:"], TWO)
+        table = base.log_probs(base.fresh(), [f"{begin}Ticket: {texts('test')[row]}\nSentiment:"], TWO)
         np.testing.assert_allclose(found["log_probs"][k], table[0], atol=2e-3)
         likelier += best(table)
     assert found["score"].predictions == likelier

@@ -102,6 +102,11 @@ def test_a_model_is_taught_the_training_tickets_and_scored_on_the_test_tickets(n
     assert [target for _, target in lessons] == [labels("train")[number] for (_, number), _ in lessons]
 
 
+def test_all_short_tickets_are_taught_and_no_long_one(base):
+    find("houlsby").function(m=2, seed=0, learning_rate=1e-3, steps=6, batch_size=4)
+    assert base.trained_on == marks("train", LONG)  # five batches, and one of the next epoch
+
+
 @pytest.mark.parametrize("task", ["sentiment", "urgency"])
 @pytest.mark.parametrize("name", ["no_adapter", "houlsby"])
 def test_another_question_has_another_columns_answers(name, task, base):
