@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from lessonlib.surgery import read_tensors, refuse_not_finite
+from lessonlib.models.surgery import read_tensors, refuse_not_finite
 
 
 class Bottleneck(nn.Module):

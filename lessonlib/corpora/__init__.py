@@ -17,23 +17,3 @@ from .texts import (
     vocabulary,
     word_problems,
 )
-
-__all__ = [
-    "DATA",
-    "INTENTS",
-    "REASONING",
-    "SENTIMENTS",
-    "SPLITS",
-    "URGENCIES",
-    "WORDS",
-    "CorpusError",
-    "fingerprint",
-    "from_csv",
-    "handbook",
-    "handbook_questions",
-    "reasoning",
-    "replies",
-    "tickets",
-    "vocabulary",
-    "word_problems",
-]

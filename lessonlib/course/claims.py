@@ -8,29 +8,17 @@ import csv
 import functools
 import math
 import os
-import re
 import textwrap
 from dataclasses import dataclass
 
 from lessonlib.corpora import DATA
-from lessonlib.corpora.published import papers, published
 from lessonlib.display import PAGE, Table
 
 VERDICTS = ("holds", "wrong", "misleading", "inconsistent", "unverifiable", "rule of thumb", "plausible")
-KINDS = {
-    "computed": "a test computes it (tests/claims), or the notebook does until it is rewritten",
-    "measured": "a recorded run says it, or the notebook measures it at every execution",
-    "cited": "a paper says it: the cells of data/paper_tables, or the paper of data/papers.csv",
-    "open": "no source was found, and nothing here bears on it",
-}
 
 
 class ClaimNotSettled(AssertionError):
     """The notebook's own figure does not bear the verdict out."""
-
-
-class EvidenceError(ValueError):
-    """A row of data/claims.csv names evidence that is not there."""
 
 
 @dataclass(frozen=True)
@@ -67,37 +55,6 @@ def claims() -> dict[str, Claim]:
     """All rows of data/claims.csv by id."""
     with (DATA / "claims.csv").open(encoding="utf8", newline="") as file:
         return {row["id"]: Claim(**row) for row in csv.DictReader(file)}
-
-
-# --- cited evidence: cells of published tables, and papers -----------------------------------------------------------
-
-CELL = re.compile(r"\[([^|\]]+)\|([^|\]]+)\|([^\]]+)\]")
-
-
-def cited_value(claim: Claim) -> float | None:
-    """The figure that a cited row's formula gives: "= 100 * [table|row|column] / [table|row|column]".
-
-    None where its evidence is a list of cells and papers, without a formula. Raises EvidenceError for a cell or a paper
-    that is not kept here.
-    """
-    values = [_cell(claim, *match) for match in CELL.findall(claim.evidence)]
-    if claim.evidence.startswith("="):
-        formula = CELL.sub(lambda _: repr(values.pop(0)), claim.evidence.removeprefix("="))
-        if not re.fullmatch(r"[\d.e+\-*/() ]+", formula):
-            raise EvidenceError(f"{claim.id}: {claim.evidence!r} is no arithmetic over cells")
-        return float(eval(formula))  # digits and operators alone, by the line above
-    keys = {paper.key for paper in papers()}
-    for part in filter(None, (part.strip() for part in CELL.sub("", claim.evidence).split(";"))):
-        if part not in keys and not part.startswith("document: "):
-            raise EvidenceError(f"{claim.id}: no paper {part!r} in data/papers.csv")
-    return None
-
-
-def _cell(claim: Claim, table: str, row: str, column: str) -> float:
-    try:
-        return published(table, row, column)
-    except KeyError as cause:
-        raise EvidenceError(f"{claim.id}: {cause.args[0]}") from None
 
 
 # --- settled in a notebook -------------------------------------------------------------------------------------------

@@ -4,5 +4,3 @@
 """
 
 from .registry import ExperimentError, experiment, experiments, find, modules, outdated, record, rerun
-
-__all__ = ["ExperimentError", "experiment", "experiments", "find", "modules", "outdated", "record", "rerun"]

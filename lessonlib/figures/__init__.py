@@ -3,8 +3,6 @@
 What stands here are the builders, `Way` of the playground, and `Picture`, which all of them make.
 """
 
-# ruff: noqa: F401  a face imports for those who look at it
-
 from .lesson01 import cost_bars, memory_planner, predicted_and_measured, scaling
 from .lesson02 import (
     attention_by_part,

@@ -12,22 +12,3 @@ from .layer import (
     remove_lora,
     unmerge_lora,
 )
-
-__all__ = [
-    "CONFIG",
-    "PLAIN_STARTS",
-    "PREFIX",
-    "UNDERSTOOD",
-    "WEIGHTS",
-    "LoRAError",
-    "LoRALinear",
-    "LowRank",
-    "add_lora",
-    "beside_A_and_B",
-    "load_lora",
-    "lora_layers",
-    "merge_lora",
-    "remove_lora",
-    "save_lora",
-    "unmerge_lora",
-]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from lessonlib.surgery import refuse_not_finite, shallow_copy
+from lessonlib.models.surgery import refuse_not_finite, shallow_copy
 
 from .files import load_lora, save_lora
 from .layer import LoRAError, add_lora, beside_A_and_B, lora_layers, remove_lora, required_layers

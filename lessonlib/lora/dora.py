@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from lessonlib.surgery import CONFIG, WEIGHTS, read_object, read_tensors, shallow_copy
+from lessonlib.models.surgery import CONFIG, WEIGHTS, read_object, read_tensors, shallow_copy
 
 from .files import PREFIX, load_lora, save_lora
 from .layer import LoRAError, LoRALinear, lora_layers

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lessonlib.surgery import CONFIG, WEIGHTS, read_object, read_tensors, refuse_not_finite
+from lessonlib.models.surgery import CONFIG, WEIGHTS, read_object, read_tensors, refuse_not_finite
 
 from .layer import (
     LoRAError,

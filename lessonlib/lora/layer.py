@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from lessonlib.surgery import find_targets, refuse_not_finite
+from lessonlib.models.surgery import find_targets, refuse_not_finite
 
 
 class LoRALinear(nn.Module):

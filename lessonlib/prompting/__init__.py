@@ -1,6 +1,6 @@
 """Prompts, the scores of their labels, calibration, the choice of examples, and writing."""
 
-from lessonlib.writing import (
+from lessonlib.models.writing import (
     Completion,
     PromptError,
     PromptTooLong,
@@ -14,26 +14,3 @@ from .calibration import CONTENT_FREE, calibrate
 from .examples import select_diverse, select_random, select_similar, word_vectors
 from .prompts import TEMPLATE, FewShotPrompt
 from .scoring import HEAD_ROWS, longest_common_prefix, pad_right, score_labels, score_whole_texts
-
-__all__ = [
-    "CONTENT_FREE",
-    "HEAD_ROWS",
-    "TEMPLATE",
-    "Completion",
-    "FewShotPrompt",
-    "PromptError",
-    "PromptTooLong",
-    "calibrate",
-    "complete",
-    "completions",
-    "context_length",
-    "eval_mode",
-    "longest_common_prefix",
-    "pad_right",
-    "score_labels",
-    "score_whole_texts",
-    "select_diverse",
-    "select_random",
-    "select_similar",
-    "word_vectors",
-]

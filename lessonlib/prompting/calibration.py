@@ -2,7 +2,7 @@
 
 import torch
 
-from lessonlib.writing import PromptError
+from lessonlib.models.writing import PromptError
 
 # What Zhao et al. put in the text's place: inputs that say nothing.
 CONTENT_FREE = ("N/A", "[MASK]", "")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from lessonlib.writing import PromptError
+from lessonlib.models.writing import PromptError
 
 
 def word_vectors(texts: Sequence[str]) -> Callable:

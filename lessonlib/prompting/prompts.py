@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lessonlib.writing import PromptError
+from lessonlib.models.writing import PromptError
 
 TEMPLATE = "Ticket: {text}\nTopic:"
 

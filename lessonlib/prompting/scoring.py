@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from lessonlib.writing import PromptError, context_length, eval_mode
+from lessonlib.models.writing import PromptError, context_length, eval_mode
 
 from .prompts import refuse_labels, token_ids
 

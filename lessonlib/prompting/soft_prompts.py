@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import DynamicCache
 
-from lessonlib.surgery import CONFIG, WEIGHTS, read_object, read_tensors, refuse_not_finite
+from lessonlib.models.surgery import CONFIG, WEIGHTS, read_object, read_tensors, refuse_not_finite
 
 
 class SoftPrompt(nn.Module):

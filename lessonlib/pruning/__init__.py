@@ -18,27 +18,3 @@ from .masks import (
     snip_scores,
     sparsity,
 )
-
-__all__ = [
-    "Masks",
-    "PruningError",
-    "Ticket",
-    "full_masks",
-    "global_masks",
-    "hold",
-    "holding",
-    "iterative_magnitude_pruning",
-    "layer_amounts",
-    "layerwise_masks",
-    "load_sparse",
-    "lottery_round",
-    "magnitudes",
-    "prune_to",
-    "remaining",
-    "rewind",
-    "save_sparse",
-    "shuffled",
-    "snapshot",
-    "snip_scores",
-    "sparsity",
-]

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lessonlib.surgery import read_tensors
+from lessonlib.models.surgery import read_tensors
 
 from .masks import Masks, PruningError, refuse_strangers, size
 

@@ -16,7 +16,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from lessonlib.surgery import find_targets
+from lessonlib.models.surgery import find_targets
 
 
 class RandomSubspace(nn.Module):

@@ -1,6 +1,6 @@
 """Reasoning with a language model: chains and votes, programs in a sandbox, search, tools. One file an idea."""
 
-from lessonlib.writing import Completion, PromptTooLong
+from lessonlib.models.writing import Completion, PromptTooLong
 
 from .chains import (
     Demonstration,
@@ -30,39 +30,3 @@ from .search import (
     start,
 )
 from .tools import ReAct, Step, Trace, calculator, model_writer
-
-__all__ = [
-    "Completion",
-    "Demonstration",
-    "Move",
-    "ProgramRejected",
-    "ProgramResult",
-    "PromptTooLong",
-    "ReAct",
-    "Search",
-    "Step",
-    "TextProposer",
-    "Trace",
-    "Vote",
-    "breadth_first",
-    "calculator",
-    "chain_prompt",
-    "direct_prompt",
-    "every_move",
-    "final_choice",
-    "final_number",
-    "greedy",
-    "majority_vote",
-    "makes_24",
-    "model_writer",
-    "nearness",
-    "read_move",
-    "run_program",
-    "run_programs",
-    "sample_chains",
-    "solve_24",
-    "start",
-    "step_by_step_answer_prompt",
-    "step_by_step_prompt",
-    "write_chains",
-]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 
 from lessonlib.display import Bar
-from lessonlib.writing import Completion, completions
+from lessonlib.models.writing import Completion, completions
 
 STOP = ("\n\n", "\nQ:")  # where an answer ends and the model would go on with a question of its own
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from lessonlib.writing import Completion, PromptTooLong
+from lessonlib.models.writing import Completion, PromptTooLong
 
 from .chains import write_chains
 from .programs import ProgramRejected, run_program

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from lessonlib.lora import PREFIX
-from lessonlib.surgery import CONFIG, WEIGHTS, open_tensors, read_object, refuse_not_finite
+from lessonlib.models.surgery import CONFIG, WEIGHTS, open_tensors, read_object, refuse_not_finite
 
 BASE = "base"  # the name under which the base itself is served
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

@@ -16,7 +16,7 @@ from torch import nn
 
 from lessonlib.lora import LoRAError, lora_layers
 from lessonlib.lora.deltas import Delta, Deltas, bare_copy, deltas_of, read_deltas, refuse_misfit
-from lessonlib.writing import generate_tokens
+from lessonlib.models.writing import generate_tokens
 
 BASE = -1  # the row of a batch that wants no adapter
 

@@ -5,13 +5,3 @@ from .loop import History, Steps, fit, trainable_parameters
 from .seeds import seed_everything
 
 CHECKPOINT_SECONDS = 5.0  # between two checkpoints of a run; read anew each time, so it may be set
-
-__all__ = [
-    "CHECKPOINT_SECONDS",
-    "History",
-    "Steps",
-    "first_process",
-    "fit",
-    "seed_everything",
-    "trainable_parameters",
-]

@@ -12,9 +12,11 @@ from evidence import EVIDENCE, claim
 from lesson_cells import cells
 
 from lessonlib.corpora import DATA
-from lessonlib.course.claims import KINDS, VERDICTS, Claim, EvidenceError, _number, cited_value, claims
+from lessonlib.course.claims import VERDICTS, Claim, _number, claims
 from lessonlib.course.session import lessons
+from lessonlib.experiments import experiments
 from tools import claims as tool
+from tools.claims import KINDS, EvidenceError, cited_value
 
 # Lessons whose rows have moved from their notebook to a file claimsNN beside this one.
 MOVED = sorted(path.stem.removeprefix("claims") for path in Path(__file__).parent.glob("claims[0-9]*.py"))
@@ -29,6 +31,11 @@ def of_kind(*kinds):
 
 def agrees(value, stated: str, row: Claim) -> bool:
     return math.isclose(float(value), float(stated), rel_tol=1e-12, abs_tol=float(row.tolerance or 0))
+
+
+def unknown_experiments(row: Claim) -> list[str]:
+    """The names in a measured row's evidence that no experiment bears."""
+    return [name for name in row.evidence.split() if name not in experiments()]
 
 
 def settled(number: str) -> set[str]:
@@ -75,7 +82,7 @@ def test_a_row_that_can_be_computed_has_its_evidence(row):
 
 @of_kind("measured")
 def test_a_measured_row_names_experiments_that_there_are(row):
-    assert tool.unknown_experiments(row) == []
+    assert unknown_experiments(row) == []
     assert row.evidence or row.notebook not in MOVED, "a row that has moved names its recorded runs"
 
 
@@ -154,7 +161,7 @@ def test_evidence_stands_once():
 
 
 def test_an_unknown_experiment_is_named():
-    assert tool.unknown_experiments(row(kind="measured", evidence="houlsby houlsbi")) == ["houlsbi"]
+    assert unknown_experiments(row(kind="measured", evidence="houlsby houlsbi")) == ["houlsbi"]
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ import torch
 from huggingface_hub import constants
 from tiny_models import tiny_model, write_gguf
 
-from lessonlib import models
 from lessonlib.models import ModelFileError, cache_directory, find_base, load_base, sha256
+from lessonlib.models import base as models
 
 NAME = "smollm2-135m"
 

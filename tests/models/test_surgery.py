@@ -1,4 +1,4 @@
-"""Claims of lessonlib.surgery: what is found, copied, refused and read, whichever method asks."""
+"""Claims of lessonlib.models.surgery: what is found, copied, refused and read, whichever method asks."""
 
 import copy
 import json
@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lessonlib.surgery import (
+from lessonlib.models.surgery import (
     find_targets,
     open_tensors,
     read_object,

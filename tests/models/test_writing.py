@@ -1,4 +1,4 @@
-"""Claims of lessonlib.writing. References: transformers' own `generate`, one prompt at a time; and for samples,
+"""Claims of lessonlib.models.writing. References: transformers' own `generate`, one prompt at a time; and for samples,
 `generate` on the batches that are described, under the same seed."""
 
 import itertools
@@ -6,8 +6,7 @@ import itertools
 import pytest
 import torch
 
-from lessonlib.reasoning import sample_chains
-from lessonlib.writing import (
+from lessonlib.models.writing import (
     Completion,
     PromptError,
     PromptTooLong,
@@ -16,6 +15,7 @@ from lessonlib.writing import (
     eval_mode,
     generate_tokens,
 )
+from lessonlib.reasoning import sample_chains
 
 PROMPTS = ["late parcel", "thanks thanks thanks thanks", "Ticket: broken\nTopic:", "refund", "A B C", "D\n"]
 NEW = 12
