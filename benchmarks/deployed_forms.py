@@ -19,10 +19,9 @@ from statistics import median
 
 import torch
 
-from lessonlib.afternoon import save_merged
 from lessonlib.corpora import tickets
 from lessonlib.evaluation import accuracy
-from lessonlib.experiments.lesson10_distillation import CHOICES, SOFT, TEACHER, chosen, tuned
+from lessonlib.experiments.lesson10_distillation import CHOICES, SOFT, TEACHER, chosen, tuned_teacher
 from lessonlib.experiments.tickets import short_tickets, ticket_task
 from lessonlib.lora import load_lora, save_lora, unmerge_lora
 from lessonlib.models import find_base, load_base
@@ -38,7 +37,7 @@ NEW_TOKENS = 48
 
 def write_forms(room: Path) -> None:
     """Train the tuned model and its student, and write all four forms below a directory."""
-    model, tokenizer = tuned(0, **TEACHER)
+    model, tokenizer = tuned_teacher(0, **TEACHER)
     (run,) = (run for run in chosen("distilled", kept="first") if run.settings["seed"] == 0)
     student = with_fewer_layers(model, run.settings["layers"], CHOICES["first"])
     steps, batch_size = run.settings["steps"], run.settings["batch_size"]
@@ -48,11 +47,16 @@ def write_forms(room: Path) -> None:
     seed_everything(0)
     loss = partial(distillation_loss, teacher=model, **SOFT)
     fit(student, batches, learning_rate=run.settings["learning_rate"], loss=loss, optimizer=MasterAdamW)
-    save_merged(student, tokenizer, room / FORMS[3])
-    save_merged(model, tokenizer, room / FORMS[1])
+    _save(student, tokenizer, room / FORMS[3])
+    _save(model, tokenizer, room / FORMS[1])
     save_lora(unmerge_lora(model), room / FORMS[0])
     in_codes, _ = load_four_bit(str(room / FORMS[1]))
-    save_merged(in_codes, tokenizer, room / FORMS[2])
+    _save(in_codes, tokenizer, room / FORMS[2])
+
+
+def _save(model, tokenizer, directory: Path) -> None:
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
 
 
 def read_form(form: str, room: Path):

@@ -60,14 +60,19 @@ def load_base(name: str = "smollm2-135m", dtype: torch.dtype | None = None, sour
     >>> model, tokenizer = load_base()  # doctest: +SKIP
     """
     directory = find_base(name, source)
-    device = hardware.device()
-    dtype = dtype or hardware.dtype(device)
+    device, dtype = device_and_dtype(dtype)
     try:
         return _load(directory, device, dtype)
     except (OSError, ValueError, SafetensorError) as cause:
         raise ModelFileError(
             f"{directory} cannot be loaded ({cause}): a file is missing or damaged"
         ) from cause
+
+
+def device_and_dtype(dtype: torch.dtype | None = None) -> tuple[torch.device, torch.dtype]:
+    """Where a base model goes on this machine, and in which type: the given one, or what `hardware.dtype()` probed."""
+    device = hardware.device()
+    return device, dtype or hardware.dtype(device)
 
 
 def _load(directory: Path, device: torch.device, dtype: torch.dtype):

@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache, DynamicCache, StoppingCriteriaList, StopStringCriteria
 
+from lessonlib.display import Bar
+
 # A chat model's own settings are for sampling; beside do_sample=False they would only be warned of.
 GREEDY = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
 
@@ -114,6 +116,19 @@ def completions(
                 written[row] = _completion(tokenizer, tokens, stop, ends, pad, max_new_tokens)
             progress(len(batch))
     return [written[row] for row in range(len(rows))]
+
+
+def completions_under_a_bar(model, tokenizer, prompts, max_new_tokens, stop, **settings) -> list[Completion]:
+    """`completions` with a progress bar; a text ends where the tokenizer says, whatever the model's own settings are.
+
+    Takes and raises what `completions` does.
+    """
+    bar = Bar(total=len(prompts), desc="Writing")
+    ends = [token for token in (tokenizer.eos_token_id, tokenizer.pad_token_id) if token is not None]
+    settings |= {"eos_token_id": ends, "progress": bar.update}
+    written = completions(model, tokenizer, prompts, max_new_tokens, stop, **settings)
+    bar.finish(f"Written: {len(prompts)} continuations")
+    return written
 
 
 def generate_tokens(

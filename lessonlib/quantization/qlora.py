@@ -17,10 +17,9 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from lessonlib import hardware
 from lessonlib.evaluation import tensor_bytes
 from lessonlib.lora import LoRALinear, lora_layers, merge_lora
-from lessonlib.models import ModelFileError, find_base
+from lessonlib.models import ModelFileError, device_and_dtype, find_base
 
 from .linear import FourBitLinear, FourBitWeight
 from .nf4 import dequantize, double_quantize, quantize
@@ -49,8 +48,7 @@ def load_four_bit(
 
     >>> model, tokenizer = load_four_bit()  # doctest: +SKIP
     """
-    directory, device = find_base(name, source), hardware.device()
-    dtype = dtype or hardware.dtype(device)
+    directory, (device, dtype) = find_base(name, source), device_and_dtype(dtype)
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             directory,

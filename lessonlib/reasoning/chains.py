@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from lessonlib.display import Bar
-from lessonlib.models.writing import Completion, completions
+from lessonlib.models.writing import Completion, completions_under_a_bar
 
 STOP = ("\n\n", "\nQ:")  # where an answer ends and the model would go on with a question of its own
 
@@ -83,7 +82,7 @@ def write_chains(
 
     Raises PromptError for an empty prompt, and PromptTooLong for one that leaves no room in the model's context.
     """
-    return _write(model, tokenizer, prompts, max_new_tokens, stop, batch_size=batch_size)
+    return completions_under_a_bar(model, tokenizer, prompts, max_new_tokens, stop, batch_size=batch_size)
 
 
 def sample_chains(
@@ -110,20 +109,10 @@ def sample_chains(
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         many = [prompt for prompt in prompts for _ in range(n)]
-        written = _write(
+        written = completions_under_a_bar(
             model, tokenizer, many, max_new_tokens, stop, batch_size=batch_size, **whole_distribution
         )
     return [written[i : i + n] for i in range(0, len(written), n)]
-
-
-def _write(model, tokenizer, prompts, max_new_tokens, stop, **settings) -> list[Completion]:
-    """Under a progress bar. A text ends where the tokenizer says, whatever the model's own settings are."""
-    bar = Bar(total=len(prompts), desc="Writing")
-    ends = [token for token in (tokenizer.eos_token_id, tokenizer.pad_token_id) if token is not None]
-    settings |= {"eos_token_id": ends, "progress": bar.update}
-    written = completions(model, tokenizer, prompts, max_new_tokens, stop, **settings)
-    bar.finish(f"Written: {len(prompts)} continuations")
-    return written
 
 
 # --- reading ------------------------------------------------------------------------------------------------
