@@ -16,7 +16,6 @@ from pathlib import Path
 
 from lessonlib.corpora import DATA
 from lessonlib.costs import MASTER_WEIGHTS, FullFineTuning, LoRA, QLoRA, fits
-from lessonlib.display import Table
 
 from .evidence import Counted, Measured, Published
 from .rows import EVIDENCE
@@ -217,13 +216,3 @@ def all_evidence() -> list[Measured | Published | Counted]:
     found += [one for path, _ in leaves() for question, _ in path for one in question.rests_on]
     found += [one for reasons in SET_ASIDE.values() for one in reasons]
     return list({id(one): one for one in found}.values())
-
-
-def cheat_sheet() -> Table:
-    """Every way through the tree as a line: if, then, because, and how much of what that rests on holds."""
-    rows = []
-    for path, advice in leaves():
-        if_ = "; ".join(f"{FACTS[question.asks]}: {answer.label}" for question, answer in path)
-        held = [one.holds() for one in advice.rests_on]
-        rows.append((if_, advice.what, advice.why, f"{held.count(True)} of {len(held)}"))
-    return Table(("if", "then", "because", "holds"), rows)
