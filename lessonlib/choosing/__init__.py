@@ -47,7 +47,6 @@ from .tree import (
     Recommendation,
     Situation,
     all_evidence,
-    cheat_sheet,
     decide,
     leaves,
     read_tree,

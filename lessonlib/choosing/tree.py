@@ -11,11 +11,11 @@ Asked here is how to adapt a model, once it is clear that it has to be. New fact
 import tomllib
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from lessonlib.corpora import DATA
 from lessonlib.costs import MASTER_WEIGHTS, FullFineTuning, LoRA, QLoRA, fits
-from lessonlib.display import Table
 
 from .evidence import Counted, Measured, Published
 from .rows import EVIDENCE
@@ -101,135 +101,36 @@ class Situation:
 
 FILE = DATA / "decision.toml"
 
-_WORDS = {str: "a text", int: "a whole number", list: "a list", dict: "a table"}
-_PARTS = {"first": str, "questions": dict, "advice": dict, "set_aside": dict}
-_QUESTION = {"text": str, "asks": str, "answers": list, "rests_on": list}
-_ADVICE = {"what": str, "why": str, "methods": list, "rests_on": list}
-_ANSWER = {"label": str, "then": str, "values": list}
-_NUMBER = {"label": str, "then": str, "at_least": int, "below": int}
+
+def values_of(answer: dict) -> Container:
+    """The values that an answer of the file stands for: those that it lists, or the numbers between its limits."""
+    if "values" in answer:
+        return tuple(answer["values"])
+    return range(answer["at_least"], answer.get("below", MOST))
 
 
-class _File:
-    """data/decision.toml, whose names are followed; each refusal says where in the file something is wrong."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        try:
-            parts = tomllib.loads(path.read_text("utf8"))
-        except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{path.name} is not TOML: {error}") from error
-        self.parts = self.checked("", parts, _PARTS)
-        self.built: dict[str, Question | Advice] = {}
-        twice = sorted(self.parts["questions"].keys() & self.parts["advice"].keys())
-        if twice:
-            raise self.wrong("", f"{twice[0]!r} is a question and advice; expected one of them")
-
-    def wrong(self, where: str, what: str) -> ValueError:
-        return ValueError(f"{self.path.name}: {where}{': ' if where else ''}{what}")
-
-    def checked(self, where: str, entry: dict, kinds: dict[str, type], optional=()) -> dict:
-        """The entry, once it has the keys that it needs, no other, and each of its kind."""
-        if not isinstance(entry, dict):
-            raise self.wrong(where, f"{entry!r} stands there; expected a table of {', '.join(kinds)}")
-        for key in [*entry, *kinds]:
-            if key not in kinds:
-                raise self.wrong(where, f"{key!r} is not known; expected {', '.join(kinds)}")
-            if key not in entry and key not in optional:
-                raise self.wrong(where, f"{key!r} is missing")
-            if key in entry and type(entry[key]) is not kinds[key]:
-                raise self.wrong(where, f"{key} is {entry[key]!r}; expected {_WORDS[kinds[key]]}")
-        return entry
-
-    def evidence(self, where: str, names: list) -> tuple[Measured | Published | Counted, ...]:
-        for name in names:
-            if name not in EVIDENCE:
-                raise self.wrong(where, f"it rests on {name!r}; expected names of lessonlib/choosing/rows.py")
-        return tuple(EVIDENCE[name] for name in names)
-
-    def node(self, where: str, name: str, way: tuple[str, ...] = ()) -> Question | Advice:
-        """The question or advice of that name, with all that follows; the same object for the same name."""
-        if name in way:
-            raise self.wrong(where, f"it leads back to {name!r}, and so in a circle")
-        if name not in self.built:
-            if name in self.parts["advice"]:
-                self.built[name] = self.advice(name)
-            elif name in self.parts["questions"]:
-                self.built[name] = self.question(name, (*way, name))
-            else:
-                raise self.wrong(where, f"it leads to {name!r}; expected the name of a question or of advice")
-        return self.built[name]
-
-    def advice(self, name: str) -> Advice:
-        where = f"advice {name!r}"
-        entry = self.checked(where, self.parts["advice"][name], _ADVICE)
-        methods, rests_on = tuple(entry["methods"]), self.evidence(where, entry["rests_on"])
-        return Advice(entry["what"], entry["why"], methods, rests_on)
-
-    def question(self, name: str, way: tuple[str, ...]) -> Question:
-        where = f"question {name!r}"
-        entry = self.checked(where, self.parts["questions"][name], _QUESTION, optional=("rests_on",))
-        if entry["asks"] not in FACTS:
-            raise self.wrong(where, f"it asks for {entry['asks']!r}; expected one of {', '.join(FACTS)}")
-        answers = tuple(self.answer(where, entry["asks"], answer, way) for answer in entry["answers"])
-        return Question(
-            entry["text"], entry["asks"], answers, self.evidence(where, entry.get("rests_on", []))
-        )
-
-    def answer(self, where: str, asks: str, entry: dict, way: tuple[str, ...]) -> Answer:
-        if asks in LEAST:
-            entry = self.checked(where, entry, _NUMBER, optional=("below",))
-            values = range(entry["at_least"], entry.get("below", MOST))
-        else:
-            values = tuple(self.checked(where, entry, _ANSWER)["values"])
-            for value in values:
-                if value not in KNOWN[asks]:
-                    raise self.wrong(where, f"{asks} is {value!r}; expected one of {_listed(KNOWN[asks])}")
-        return Answer(
-            entry["label"], values, self.node(f"{where}, answer {entry['label']!r}", entry["then"], way)
-        )
-
-    def check_answers(self, node: Question | Advice, left: dict[str, list]) -> None:
-        """Whether one answer stands for each value that the questions before have left."""
-        if isinstance(node, Advice):
-            return
-        where = f"question {next(name for name, built in self.built.items() if built is node)!r}"
-        for value in left[node.asks]:
-            standing = sum(value in answer.values for answer in node.answers)
-            if standing != 1:
-                raise self.wrong(where, f"{standing} answers stand for {node.asks} {value!r}; expected one")
-        for answer in node.answers:
-            values = [value for value in left[node.asks] if value in answer.values]
-            if not values:
-                raise self.wrong(where, f"nothing that gets there is answered by {answer.label!r}")
-            self.check_answers(answer.then, left | {node.asks: values})
-
-    def limits(self, fact: str) -> list[int]:
-        """The numbers at which an answer begins or ends: between them nothing changes."""
-        questions = [node for node in self.built.values() if isinstance(node, Question) and node.asks == fact]
-        ends = {end for q in questions for a in q.answers for end in (a.values.start, a.values.stop)}
-        return sorted(end for end in {LEAST[fact], *ends} if LEAST[fact] <= end < MOST)
+def _evidence(names: list[str]) -> tuple[Measured | Published | Counted, ...]:
+    return tuple(EVIDENCE[name] for name in names)
 
 
 def read_tree(path: Path = FILE) -> tuple[Question, dict[str, tuple[Measured | Published | Counted, ...]]]:
     """The tree of a file, and the methods that no advice uses with what that rests on.
 
-    Raises ValueError that names the place in the file, what stands there and what was expected: for a key that is
-    missing, unknown or of another kind, a name that leads nowhere or in a circle, what nothing leads to, and a value
-    for which not exactly one answer stands.
+    The file is trusted; whether it may be, `tools.decision` tells. A name stands for one object wherever it is called.
     """
-    file = _File(path)
-    tree = file.node("first", file.parts["first"])
-    for name in [*file.parts["questions"], *file.parts["advice"]]:
-        if name not in file.built:
-            raise file.wrong("", f"nothing leads to {name!r}")
-    file.check_answers(
-        tree, {fact: list(values) for fact, values in KNOWN.items()} | {f: file.limits(f) for f in LEAST}
-    )
-    aside = {
-        method: file.evidence(f"set_aside, {method}", names)
-        for method, names in file.parts["set_aside"].items()
-    }
-    return tree, aside
+    parts = tomllib.loads(path.read_text("utf8"))
+
+    @cache
+    def node(name: str) -> Question | Advice:
+        if name in parts["advice"]:
+            advice = parts["advice"][name]
+            methods = tuple(advice["methods"])
+            return Advice(advice["what"], advice["why"], methods, _evidence(advice["rests_on"]))
+        asked = parts["questions"][name]
+        answers = tuple(Answer(one["label"], values_of(one), node(one["then"])) for one in asked["answers"])
+        return Question(asked["text"], asked["asks"], answers, _evidence(asked.get("rests_on", [])))
+
+    return node(parts["first"]), {method: _evidence(names) for method, names in parts["set_aside"].items()}
 
 
 TREE, SET_ASIDE = read_tree()
@@ -315,13 +216,3 @@ def all_evidence() -> list[Measured | Published | Counted]:
     found += [one for path, _ in leaves() for question, _ in path for one in question.rests_on]
     found += [one for reasons in SET_ASIDE.values() for one in reasons]
     return list({id(one): one for one in found}.values())
-
-
-def cheat_sheet() -> Table:
-    """Every way through the tree as a line: if, then, because, and how much of what that rests on holds."""
-    rows = []
-    for path, advice in leaves():
-        if_ = "; ".join(f"{FACTS[question.asks]}: {answer.label}" for question, answer in path)
-        held = [one.holds() for one in advice.rests_on]
-        rows.append((if_, advice.what, advice.why, f"{held.count(True)} of {len(held)}"))
-    return Table(("if", "then", "because", "holds"), rows)

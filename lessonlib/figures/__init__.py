@@ -1,6 +1,7 @@
 """The figures, one file a lesson: for each a plain function that draws on given axes, and a builder that shows it.
 
-What stands here are the builders, `Way` of the playground, and `Picture`, which all of them make.
+What stands here are the builders, `Way` of the playground, and `Picture`, which all of them make but `cheat_sheet`:
+that one is a table.
 """
 
 from .lesson01 import cost_bars, memory_planner, predicted_and_measured, scaling
@@ -45,7 +46,15 @@ from .lesson07 import (
     spectrum,
     variants_compared,
 )
-from .lesson08 import accuracy_by_examples, cost_accuracy, decision_tree, forgotten, gaps, ways_compared
+from .lesson08 import (
+    accuracy_by_examples,
+    cheat_sheet,
+    cost_accuracy,
+    decision_tree,
+    forgotten,
+    gaps,
+    ways_compared,
+)
 from .lesson09 import (
     bits_slider,
     block_sizes,

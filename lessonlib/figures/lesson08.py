@@ -1,4 +1,5 @@
-"""The figures of 08: eight ways compared, examples, gaps, what is forgotten, quality against cost, and the decision tree."""
+"""The figures of 08: eight ways compared, examples, gaps, what is forgotten, quality against cost, and the decision
+tree with its cheat sheet."""
 
 import html
 import textwrap
@@ -7,7 +8,8 @@ from functools import cache, partial
 
 import numpy as np
 
-from lessonlib.choosing import TREE, Advice, Question
+from lessonlib.choosing import FACTS, TREE, Advice, Question, leaves
+from lessonlib.display import Table
 
 from .style import BLUE, GREY, INK, LOOKS, SKY, VERMILION, Picture, apart, listed
 
@@ -407,3 +409,16 @@ def decision_tree(path: Sequence, tree: Question = TREE):
     shown = Interactive(walk.box, walk.picture(walk.way))
     shown.walk = walk
     return shown
+
+
+# --- the cheat sheet -------------------------------------------------------------------------------------------------
+
+
+def cheat_sheet() -> Table:
+    """Every way through the tree as a line: if, then, because, and how much of what that rests on holds."""
+    rows = []
+    for path, advice in leaves():
+        if_ = "; ".join(f"{FACTS[question.asks]}: {answer.label}" for question, answer in path)
+        held = [one.holds() for one in advice.rests_on]
+        rows.append((if_, advice.what, advice.why, f"{held.count(True)} of {len(held)}"))
+    return Table(("if", "then", "because", "holds"), rows)

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from lessonlib.corpora.published import Paper
-
 from .style import BLUE, INK, LOOKS, SKY, VERMILION, Picture, apart, listed
 
 # --- traffic and adapters --------------------------------------------------------------------------------------------
@@ -222,7 +220,7 @@ def drift(streams: dict[str, Sequence]) -> Picture:
 # --- the papers ------------------------------------------------------------------------------------------------------
 
 
-def draw_timeline(ax, papers: Sequence[Paper], named: dict[str, str]) -> str:
+def draw_timeline(ax, papers: Sequence, named: dict[str, str]) -> str:
     """A dot for each paper, in the line of the first notebook that cites it; some with a name."""
     rows = {number: row for row, number in enumerate(sorted({paper.lesson[0] for paper in papers}))}
     date = {paper.key: paper.year + (paper.month - 0.5) / 12 for paper in papers}
@@ -252,6 +250,10 @@ def draw_timeline(ax, papers: Sequence[Paper], named: dict[str, str]) -> str:
     )
 
 
-def timeline(papers: Sequence[Paper], named: dict[str, str]) -> Picture:
-    """The course's papers by date. papers: `published.papers()`; named: the name to write above a paper, by its key."""
+def timeline(papers: Sequence, named: dict[str, str]) -> Picture:
+    """The course's papers by date.
+
+    papers: each with key, year, month and lesson, as `published.papers()` has them. named: the name to write above a
+    paper, by its key.
+    """
     return Picture(draw_timeline, papers, named, size=(10, 5.0))

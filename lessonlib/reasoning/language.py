@@ -44,19 +44,15 @@ REFUSED = {
     "ClassDef": "a class",
     "Delete": "del",
     "Dict": "a dictionary",
-    "DictComp": "a comprehension",
     "FunctionDef": "a function definition",
-    "GeneratorExp": "a comprehension",
-    "Import": "an import",
-    "ImportFrom": "an import",
     "JoinedStr": "an f-string",
     "Lambda": "a lambda",
-    "ListComp": "a comprehension",
     "NamedExpr": "the walrus :=",
-    "SetComp": "a comprehension",
     "Slice": "a slice",
     "Starred": "a star",
     "keyword": "an argument by name",
+    **dict.fromkeys(("DictComp", "GeneratorExp", "ListComp", "SetComp"), "a comprehension"),
+    **dict.fromkeys(("Import", "ImportFrom"), "an import"),
 }
 
 
@@ -77,11 +73,6 @@ class NextRound(Exception):
 
 
 # --- what operators and functions do ------------------------------------------------------------------------
-
-
-def is_number(value) -> bool:
-    """Whole numbers, decimal ones, and True and False."""
-    return isinstance(value, int | float)
 
 
 def weight(value) -> int:
@@ -106,11 +97,11 @@ def weight(value) -> int:
 def numeric(function):
     """The operator, for two numbers alone: Python's own % would format a text, its - subtract sets.
 
-    It raises TypeError for anything else.
+    True and False are numbers too. It raises TypeError for anything else.
     """
 
     def apply(a, b):
-        if not (is_number(a) and is_number(b)):
+        if not (isinstance(a, int | float) and isinstance(b, int | float)):
             raise TypeError(f"numbers are needed, not {type(a).__name__} and {type(b).__name__}")
         return function(a, b)
 
@@ -280,8 +271,7 @@ class Language:
             raise ValueError(f"{value} is not a finite real number")
         if isinstance(value, int) and value.bit_length() > MOST_BITS:
             raise Stop("stopped", f"a whole number of more than {MOST_BITS:,} bits")
-        size = weight(value)
-        if size > LARGEST:
+        if (size := weight(value)) > LARGEST:
             raise Stop("stopped", f"a value of more than {LARGEST:,} items or characters")
         self.spend(size // 10)
         return value
@@ -420,10 +410,8 @@ def confine(seconds: int) -> None:
         resource.RLIMIT_AS: MOST_MEMORY,
         resource.RLIMIT_CPU: seconds,
         resource.RLIMIT_FSIZE: LARGEST_REPORT,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_NPROC: 0,
-        resource.RLIMIT_NOFILE: 0,
     }
+    limits |= dict.fromkeys((resource.RLIMIT_CORE, resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE), 0)
     for limit, value in limits.items():
         try:
             resource.setrlimit(limit, (value, value))

@@ -20,7 +20,6 @@ from lessonlib.choosing import (
     Row,
     Situation,
     all_evidence,
-    cheat_sheet,
     decide,
     leaves,
     recommend,
@@ -196,9 +195,3 @@ def test_a_recommendation_says_how_it_was_reached():
 def test_what_is_no_situation_is_refused(facts, message):
     with pytest.raises(ValueError, match=message):
         recommend(base="smollm2-135m", gpu=80.0, **facts)
-
-
-def test_the_cheat_sheet_has_every_way_and_counts_what_holds():
-    sheet = cheat_sheet()
-    assert [row[1] for row in sheet.rows] == [advice.what for _, advice in leaves()]
-    assert sheet.rows[0][0] == "the model gives: text only; examples: none" and sheet.rows[0][3] == "1 of 1"

@@ -150,6 +150,12 @@ def test_an_answer_walks_the_tree_and_its_evidence_is_beside():
     assert "✓" in walk.advice.value and "Advised: zero-shot" in walk.image.value
 
 
+def test_the_cheat_sheet_has_every_way_and_counts_what_holds():
+    sheet = figures.cheat_sheet()
+    assert [row[1] for row in sheet.rows] == [advice.what for _, advice in leaves()]
+    assert sheet.rows[0][0] == "the model gives: text only; examples: none" and sheet.rows[0][3] == "1 of 1"
+
+
 # --- the playground --------------------------------------------------------------------------------------------------
 
 BUILD = {
