@@ -75,9 +75,7 @@ def tasks(model: nn.Module, rounds: int) -> bool:
         load_base()[0].save_pretrained(Path(folder) / "base")
         base, one = (Path(folder) / "base" / "model.safetensors").stat().st_size, first.stat().st_size
     n = len(TASKS)
-    print(
-        f"files: base {base / 1e6:.1f} MB once and {n} × {one / 1e6:.1f} MB = {(base + n * one) / 1e6:.1f} MB"
-    )
+    print(f"files: base {base / 1e6:.1f} MB once and {n} × {one / 1e6:.1f} MB = {(base + n * one) / 1e6:.1f} MB")
     print(f"       {n} full copies {n * base / 1e6:.1f} MB: {n * base / (base + n * one):.2f} times as much")
     unchanged = base_digest(model) == digest
     print(f"the base's bytes after all changes of task: {'unchanged' if unchanged else 'CHANGED'}")

@@ -40,8 +40,7 @@ def with_peft():
         model.add_adapter(str(i), config)
     layers = {p: m for p, m in model.base_model.model.named_modules() if hasattr(m, "lora_A")}
     held = [
-        {p: Delta(m.lora_A[str(i)].weight, m.lora_B[str(i)].weight, 2.0) for p, m in layers.items()}
-        for i in range(N)
+        {p: Delta(m.lora_A[str(i)].weight, m.lora_B[str(i)].weight, 2.0) for p, m in layers.items()} for i in range(N)
     ]
     return model, held
 
@@ -90,12 +89,8 @@ def measured(plain, bank, second, theirs, alone, batch: int, rounds: int) -> boo
     print(f"{batch} × 1 tokens: {times}")
     for name, to in PRINTED:
         print(f"    {name} / {to} {'{:.2f} ({:.2f} to {:.2f})'.format(*times.ratio(name, to=to))}")
-    slow = [
-        k for k, limit in AT_MOST.items() if k[0] == batch and times.ratio(*k[1:])[0] > limit * FAILS_OVER
-    ]
-    slow += [
-        k for k, limit in AT_LEAST.items() if k[0] == batch and times.ratio(*k[1:])[0] < limit / FAILS_OVER
-    ]
+    slow = [k for k, limit in AT_MOST.items() if k[0] == batch and times.ratio(*k[1:])[0] > limit * FAILS_OVER]
+    slow += [k for k, limit in AT_LEAST.items() if k[0] == batch and times.ratio(*k[1:])[0] < limit / FAILS_OVER]
     for _, name, to in slow:
         print(f"    MISSED: {name} / {to}")
     return not slow

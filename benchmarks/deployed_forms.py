@@ -41,9 +41,7 @@ def write_forms(room: Path) -> None:
     (run,) = (run for run in chosen("distilled", kept="first") if run.settings["seed"] == 0)
     student = with_fewer_layers(model, run.settings["layers"], CHOICES["first"])
     steps, batch_size = run.settings["steps"], run.settings["batch_size"]
-    batches = ticket_task(tokenizer).training_batches(
-        *short_tickets(), steps=steps, batch_size=batch_size, seed=0
-    )
+    batches = ticket_task(tokenizer).training_batches(*short_tickets(), steps=steps, batch_size=batch_size, seed=0)
     seed_everything(0)
     loss = partial(distillation_loss, teacher=model, **SOFT)
     fit(student, batches, learning_rate=run.settings["learning_rate"], loss=loss, optimizer=MasterAdamW)
@@ -115,9 +113,7 @@ def main(rounds: int = 5) -> int:
         )
     unmerged, merged = (runs[form][0]["answers"] for form in FORMS[:2])
     changed = sum(a != b for a, b in zip(unmerged, merged))
-    print(
-        f"merging in 16 bits changes {changed} of {len(merged)} answers; medians of {rounds} processes each"
-    )
+    print(f"merging in 16 bits changes {changed} of {len(merged)} answers; medians of {rounds} processes each")
     return int(changed > len(merged) / 20 or not held[FORMS[0]] > held[FORMS[1]] > held[FORMS[2]])
 
 

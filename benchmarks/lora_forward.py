@@ -28,9 +28,7 @@ def main(rounds: int = 25) -> int:
                 return model.get_decoder()(tokens, use_cache=False).last_hidden_state
 
         models = {"base": base, "merged": merged, "unmerged": unmerged}
-        times = paired_times(
-            {name: lambda model=model: forward(model) for name, model in models.items()}, rounds
-        )
+        times = paired_times({name: lambda model=model: forward(model) for name, model in models.items()}, rounds)
         print(f"{shape[0]} × {shape[1]} tokens: {times}")
         for name in ("merged", "unmerged"):
             print(f"    {name} / base {'{:.2f} ({:.2f} to {:.2f})'.format(*times.ratio(name, to='base'))}")

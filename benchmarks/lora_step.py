@@ -70,17 +70,13 @@ def main(rounds: int = 15) -> int:
         }
         (held, saved), (their_held, their_saved) = trainers["ours"].bytes(), trainers["PEFT"].bytes()
         held, their_held = sum(held.values()), sum(their_held.values())
-        print(
-            f"{name}: held bytes ours / PEFT {held / their_held:.3f}, saved for backward {saved / their_saved:.3f}"
-        )
+        print(f"{name}: held bytes ours / PEFT {held / their_held:.3f}, saved for backward {saved / their_saved:.3f}")
         times = paired_times({name: trainer.step for name, trainer in trainers.items()}, rounds)
         print(f"{name}: {times}")
         for other in ("PEFT", "PEFT, all logits"):
             ratio, low, high = times.ratio("ours", to=other)
             print(f"{name}: ours / {other} {ratio:.2f} ({low:.2f} to {high:.2f})")
-        failed |= times.ratio("ours", to="PEFT")[0] > FAILS_OVER or (held + saved) > (
-            their_held + their_saved
-        )
+        failed |= times.ratio("ours", to="PEFT")[0] > FAILS_OVER or (held + saved) > (their_held + their_saved)
     return int(failed)
 
 

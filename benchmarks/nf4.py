@@ -53,9 +53,7 @@ def farthest_from_a_middle(W, packed, q) -> tuple[int, float]:
 def same_values(W) -> bool:
     (packed, state), q = theirs(W), ours(W)
     differ, distance = farthest_from_a_middle(W, packed.flatten(), q)
-    read = DoubleQuantized(
-        packed.flatten(), state.absmax, W.shape, W.dtype, 64, state.state2.absmax, state.offset
-    )
+    read = DoubleQuantized(packed.flatten(), state.absmax, W.shape, W.dtype, 64, state.state2.absmax, state.offset)
     equal = torch.equal(dequantize(read), bnb.dequantize_4bit(packed, state))
     their_bytes = nbytes((packed, state.absmax, state.state2.absmax, state.offset))
     print(

@@ -77,9 +77,7 @@ def requests(tokenizer, shots: int, queries: int):
     lengths = {label: len(tokenizer(label).input_ids) for label in prompt.endings}
     assert set(lengths.values()) <= {2, 3}, lengths
     print(f"{len(texts)} queries, labels of {sorted(lengths.values())} tokens, ", end="")
-    print(
-        f"{shots} examples, a prefix of {len(tokenizer(prompt.prefix).input_ids)} tokens, {THREADS} threads"
-    )
+    print(f"{shots} examples, a prefix of {len(tokenizer(prompt.prefix).input_ids)} tokens, {THREADS} threads")
     return prompt.prefix, [prompt.query(text) for text in texts], list(prompt.endings)
 
 
@@ -88,9 +86,7 @@ def report(name: str, times: Times, difference: float) -> bool:
     ratio, low, high = times.ratio(name, to="ours")
     target = TARGETS[name]
     print(f"{name} / ours {ratio:.1f} ({low:.1f} to {high:.1f}), target at least {target:.0f}")
-    print(
-        f"    largest difference of the log-probabilities {difference:.1e} (must be below {LARGEST_DIFFERENCE})"
-    )
+    print(f"    largest difference of the log-probabilities {difference:.1e} (must be below {LARGEST_DIFFERENCE})")
     return ratio < target / 1.15 or difference > LARGEST_DIFFERENCE
 
 
@@ -123,9 +119,7 @@ def against_harness(python: str, texts, ours: torch.Tensor, times: Times) -> boo
         asked.write_text(json.dumps(job | {"trial": 8 * len(labels), "rounds": rounds}))
         subprocess.run([python, "-c", HARNESS, str(asked), str(answered)], check=True)
         answer = json.loads(answered.read_text())
-    print(
-        f"lm-evaluation-harness: best batch size {answer['best']} of {answer['trials']} (seconds on 8 queries)"
-    )
+    print(f"lm-evaluation-harness: best batch size {answer['best']} of {answer['trials']} (seconds on 8 queries)")
     times.seconds["harness"] = answer["seconds"]
     difference = (torch.tensor(answer["scores"]).view_as(ours) - ours).abs().max().item()
     return report("harness", times, difference)

@@ -91,17 +91,14 @@ def ask(engine, label_ids: list[int], new_tokens: int, name: str, prompt: list[i
     return Answered(scores, answer.usage.completion_tokens, answer.model)
 
 
-def judged(
-    load, places: list[int], known: dict[str, torch.Tensor], weights=lambda name: name
-) -> tuple[int, float]:
+def judged(load, places: list[int], known: dict[str, torch.Tensor], weights=lambda name: name) -> tuple[int, float]:
     """Answers whose log-probabilities are nearer to another's than to those of the adapter that was asked; and the
     largest distance of any answer from its own, in nats (mean over the labels)."""
     count, largest = 0, 0.0
     for answer, place in zip(load.answers, places, strict=True):
         if answer.error is None:
             away = {
-                name: (scores[place] - answer.result.scores).abs().mean().item()
-                for name, scores in known.items()
+                name: (scores[place] - answer.result.scores).abs().mean().item() for name, scores in known.items()
             }
             own = weights(answer.name)
             count += min(away, key=away.get) != own or answer.result.model != answer.name
@@ -131,9 +128,7 @@ def mixed_beside_base(engine, call, prompts, known, requests: int) -> bool:
     for i in range(2):
         places = [(i * requests // 2 + j) % len(prompts) for j in range(requests // 2)]
         for what, names in (("base alone", ["base"]), ("base and 4 adapters", five)):
-            asked = [
-                (names[(j + j // PROMPTS) % len(names)], prompts[place]) for j, place in enumerate(places)
-            ]
+            asked = [(names[(j + j // PROMPTS) % len(names)], prompts[place]) for j, place in enumerate(places)]
             load = offer(call, asked, CLIENTS)
             well &= report(f"{what}, {CLIENTS} clients", load, judged(load, places, known))
     return well
@@ -152,9 +147,7 @@ def zipf_traffic(engine, call, prompts, known, directories, requests: int) -> bo
     asked = [(name, prompts[place]) for name, place in zip(trace, places, strict=True)]
     warm = names[-IN_MEMORY:]  # those that were loaded last are in memory when the first request comes
     ideal = (hit_rate([*warm, *trace], IN_MEMORY) * (requests + len(warm))) / requests
-    print(
-        f"{NAMES} adapters by Zipf's law, {IN_MEMORY} in memory, {IN_BATCH} in a batch; by LRU {ideal:.2f} hit"
-    )
+    print(f"{NAMES} adapters by Zipf's law, {IN_MEMORY} in memory, {IN_BATCH} in a batch; by LRU {ideal:.2f} hit")
     for clients in (1, CLIENTS):
         before = engine.swaps()
         load = offer(call, asked, clients)
@@ -186,12 +179,8 @@ def main(requests: int = 200) -> int:
         with WatchedEngine(find_base(), directories, **settings) as engine:
             label_ids = task.label_ids.tolist()
             offer(partial(ask, engine, label_ids, 2), [("base", prompts[0])] * 8, 4)  # the first are slower
-            well = mixed_beside_base(
-                engine, partial(ask, engine, label_ids, NEW_TOKENS), prompts, known, requests
-            )
-            well &= zipf_traffic(
-                engine, partial(ask, engine, label_ids, 4), prompts, known, directories, requests
-            )
+            well = mixed_beside_base(engine, partial(ask, engine, label_ids, NEW_TOKENS), prompts, known, requests)
+            well &= zipf_traffic(engine, partial(ask, engine, label_ids, 4), prompts, known, directories, requests)
     return int(not well)
 
 

@@ -37,9 +37,7 @@ def pair(method: str, dtype: torch.dtype):
     """Our model and PEFT's with the same learned values, and the task."""
     seed_everything()
     add, config = METHODS[method]
-    theirs = get_peft_model(
-        load_base(dtype=dtype)[0], config(task_type="CAUSAL_LM", num_virtual_tokens=TOKENS)
-    )
+    theirs = get_peft_model(load_base(dtype=dtype)[0], config(task_type="CAUSAL_LM", num_virtual_tokens=TOKENS))
     rows = theirs.prompt_encoder["default"].embedding.weight
     model, tokenizer = load_base(dtype=dtype)
     if add is add_prefix:
@@ -85,9 +83,7 @@ def compare(method: str, dtype: torch.dtype, rounds: int, batch_size: int) -> bo
     times = paired_times({name: trainer.step for name, trainer in trainers.items()}, rounds)
     (held, saved), (their_held, their_saved) = trainers["ours"].bytes(), trainers["PEFT"].bytes()
     held, their_held = sum(held.values()), sum(their_held.values())
-    print(
-        f"{name}: held bytes ours / PEFT {held / their_held:.3f}, saved for backward {saved / their_saved:.3f}"
-    )
+    print(f"{name}: held bytes ours / PEFT {held / their_held:.3f}, saved for backward {saved / their_saved:.3f}")
     print(f"{name}: {times}")
     for other in ("PEFT", "PEFT, all logits"):
         ratio, low, high = times.ratio("ours", to=other)
@@ -98,9 +94,7 @@ def compare(method: str, dtype: torch.dtype, rounds: int, batch_size: int) -> bo
 
 def main(rounds: int = 15, batch_size: int = 8) -> int:
     failed = [
-        compare(method, dtype, rounds, batch_size)
-        for method in METHODS
-        for dtype in (torch.float32, torch.bfloat16)
+        compare(method, dtype, rounds, batch_size) for method in METHODS for dtype in (torch.float32, torch.bfloat16)
     ]
     return int(any(failed))
 

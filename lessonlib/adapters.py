@@ -89,9 +89,7 @@ class TrainedNorm(AdapterLayer):
     """
 
     def __init__(self, base: nn.Module):
-        copies = {
-            name: nn.Parameter(p.detach().to(torch.float32, copy=True)) for name, p in base.named_parameters()
-        }
+        copies = {name: nn.Parameter(p.detach().to(torch.float32, copy=True)) for name, p in base.named_parameters()}
         super().__init__(base, nn.ParameterDict(copies))
 
     def forward(self, x):
@@ -332,9 +330,7 @@ def _parts(model: nn.Module, file: str | Path, module: Callable) -> dict[str, Ad
     for path, m in json.loads(about["m"]).items():
         values = {n.removeprefix(f"{path}."): t for n, t in tensors.items() if n.startswith(f"{path}.")}
         if path not in bases:
-            raise AdapterError(
-                f"the file has an adapter for {path}, which this model does not have: another base"
-            )
+            raise AdapterError(f"the file has an adapter for {path}, which this model does not have: another base")
         part = TrainedNorm(bases[path]) if m is None else _adapted(bases[path], m, module)
         parts[path] = _filled(path, part, values)
     if about["base"] != _fingerprint(model):

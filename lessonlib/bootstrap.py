@@ -53,9 +53,7 @@ def prepare() -> None:
         # --no-deps: nothing that Colab brought along, torch and numpy first of all, may be replaced.
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", *lacking]
         if subprocess.run(command).returncode:
-            raise NotReady(
-                f"could not install {', '.join(lacking)}: check the network and run this cell again"
-            )
+            raise NotReady(f"could not install {', '.join(lacking)}: check the network and run this cell again")
         importlib.invalidate_caches()
     _refuse_old_torchao()
 

@@ -30,9 +30,7 @@ class Bar(tqdm):
         self._handle = None
         # In a notebook all goes through `display`; what tqdm writes besides, a newline at the end, goes nowhere.
         kwargs.setdefault("file", io.StringIO() if self._in_notebook else sys.stdout)
-        kwargs.setdefault(
-            "bar_format", "{desc} {bar:24} {n_fmt}/{total_fmt} · {elapsed}<{remaining}{postfix}"
-        )
+        kwargs.setdefault("bar_format", "{desc} {bar:24} {n_fmt}/{total_fmt} · {elapsed}<{remaining}{postfix}")
         kwargs.setdefault("mininterval", 0.3)
         quiet = not self._in_notebook and not kwargs["file"].isatty()
         super().__init__(*args, **(kwargs | ({"mininterval": 1e9, "disable": True} if quiet else {})))
@@ -74,9 +72,7 @@ class Table:
         self.columns, self.rows = tuple(columns), [tuple(map(str, row)) for row in rows]
         for row in self.rows:
             if len(row) != len(self.columns):
-                raise ValueError(
-                    f"the row {row} has {len(row)} cells; the table has {len(self.columns)} columns"
-                )
+                raise ValueError(f"the row {row} has {len(row)} cells; the table has {len(self.columns)} columns")
 
     def __len__(self):
         return len(self.rows)

@@ -147,9 +147,7 @@ def cumulative_energy(singular_values: Sequence[float]) -> np.ndarray:
 
 def tensor_bytes(tensors) -> int:
     """Bytes of tensors, each storage counted once."""
-    storages = {
-        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t is not None
-    }
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t is not None}
     return sum(storages.values())
 
 
@@ -189,9 +187,7 @@ class SavedTensors:
 def training_bytes(model: nn.Module, optimizer=None) -> dict[str, int]:
     """Bytes that training holds: weights, gradients, optimizer states. Counted, not estimated."""
     states = (
-        []
-        if optimizer is None
-        else [v for s in optimizer.state.values() for v in s.values() if torch.is_tensor(v)]
+        [] if optimizer is None else [v for s in optimizer.state.values() for v in s.values() if torch.is_tensor(v)]
     )
     return {
         "weights": tensor_bytes(model.parameters()),

@@ -119,9 +119,7 @@ def load_runs(experiment: str, **settings) -> list[Run]:
     runs = [_read(path) for path in sorted(DIRECTORY.glob(f"{experiment}-*.json"))]
     matching = [run for run in runs if settings.items() <= run.settings.items()]
     if not matching:
-        raise LookupError(
-            f"no recorded run of {experiment!r} with {settings}; {len(runs)} of it are in {DIRECTORY}"
-        )
+        raise LookupError(f"no recorded run of {experiment!r} with {settings}; {len(runs)} of it are in {DIRECTORY}")
     return sorted(matching, key=lambda run: json.dumps(run.settings, sort_keys=True))
 
 

@@ -111,16 +111,12 @@ def bars(ax: Axes) -> list[tuple]:
 
 def levels(ax: Axes) -> list[float]:
     """Heights of the lines that run through the axes from left to right."""
-    return [
-        line.get_ydata()[0] for line in ax.lines if line.get_transform() == ax.get_yaxis_transform("grid")
-    ]
+    return [line.get_ydata()[0] for line in ax.lines if line.get_transform() == ax.get_yaxis_transform("grid")]
 
 
 def places(ax: Axes) -> list[float]:
     """Places of the lines that run through the axes from bottom to top."""
-    return [
-        line.get_xdata()[0] for line in ax.lines if line.get_transform() == ax.get_xaxis_transform("grid")
-    ]
+    return [line.get_xdata()[0] for line in ax.lines if line.get_transform() == ax.get_xaxis_transform("grid")]
 
 
 def spans(ax: Axes) -> list[tuple]:
@@ -257,9 +253,7 @@ def _same(found, expected, what: str) -> None:
         if isinstance(other, tuple) and isinstance(other[0], str | None):
             (called, *one), (name, *other) = one, other
             known = [called] if isinstance(called, str) else called
-            assert name is None or any(word.startswith(name) for word in known), (
-                f"{what} {i}: {name}, not {known}"
-            )
+            assert name is None or any(word.startswith(name) for word in known), f"{what} {i}: {name}, not {known}"
         for a, b in zip(one, other, strict=True) if isinstance(other, tuple | list) else [(one, other)]:
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9, err_msg=f"{what} {i}")
 

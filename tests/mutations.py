@@ -36,9 +36,7 @@ class Mutation:
         path = root / "lessonlib" / self.file
         text = path.read_text("utf8")
         if (count := text.count(self.old)) != 1:
-            raise ValueError(
-                f"{self.file} holds {self.old!r} {count} times and not once: write this change anew"
-            )
+            raise ValueError(f"{self.file} holds {self.old!r} {count} times and not once: write this change anew")
         path.write_text(text.replace(self.old, self.new), "utf8")
 
 

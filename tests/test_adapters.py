@@ -342,13 +342,9 @@ def test_norms_twice_are_refused(tiny):
         train_layer_norms(train_layer_norms(tiny))
 
 
-@pytest.mark.parametrize(
-    "model", [nn.Sequential(nn.Linear(4, 4)), nn.Sequential(nn.Sequential(nn.Linear(4, 4)))]
-)
+@pytest.mark.parametrize("model", [nn.Sequential(nn.Linear(4, 4)), nn.Sequential(nn.Sequential(nn.Linear(4, 4)))])
 def test_a_model_without_known_places_is_refused(model):
-    with pytest.raises(
-        AdapterError, match=r"no place for adapters is known in a Sequential: .*mlp.down_proj"
-    ):
+    with pytest.raises(AdapterError, match=r"no place for adapters is known in a Sequential: .*mlp.down_proj"):
         add_adapters(model, m=2)
     with pytest.raises(AdapterError, match=r"no layer norm"):
         train_layer_norms(model)

@@ -16,11 +16,7 @@ PAGES = sorted(
         *(ROOT / name for name in ("README.md", "Makefile", "pyproject.toml", ".ci/run")),
         *(ROOT / "docs").glob("*.md"),
         *(ROOT / "data").glob("*.*"),
-        *(
-            path
-            for form in ("md", "toml", "yml", "yaml", "py")
-            for path in (ROOT / "data").glob(f"*/*.{form}")
-        ),
+        *(path for form in ("md", "toml", "yml", "yaml", "py") for path in (ROOT / "data").glob(f"*/*.{form}")),
         *(ROOT / "notebooks").glob("*.ipynb"),
     ]
 )

@@ -50,9 +50,7 @@ def test_where_all_is_installed_nothing_is_done(machine):
 
 def test_what_is_missing_is_named_with_its_version_and_not_installed(machine):
     commands = machine(without=["peft", "gguf"])
-    with pytest.raises(
-        NotReady, match=rf"not installed here: peft=={pins()['peft']}, gguf==.* run `make setup`"
-    ):
+    with pytest.raises(NotReady, match=rf"not installed here: peft=={pins()['peft']}, gguf==.* run `make setup`"):
         prepare()
     assert commands == []
 
@@ -75,9 +73,7 @@ def test_torch_and_numpy_are_never_installed(machine, core, colab):
 
 def test_a_failed_installation_is_said(machine):
     machine(without=["peft"], colab=True, exit_code=1)
-    with pytest.raises(
-        NotReady, match=r"could not install peft==.*: check the network and run this cell again"
-    ):
+    with pytest.raises(NotReady, match=r"could not install peft==.*: check the network and run this cell again"):
         prepare()
 
 
@@ -97,8 +93,6 @@ def test_a_new_torchao_is_left_alone(machine, new):
 
 def test_it_runs_where_nothing_is_installed_and_names_all():
     root = Path(bootstrap.__file__).parent.parent
-    code = (
-        f"import sys; sys.path.insert(0, {str(root)!r}); from lessonlib.bootstrap import prepare; prepare()"
-    )
+    code = f"import sys; sys.path.insert(0, {str(root)!r}); from lessonlib.bootstrap import prepare; prepare()"
     done = subprocess.run([sys.executable, "-S", "-E", "-c", code], capture_output=True, text=True)
     assert all(f"{name}=={pin}" in done.stderr.splitlines()[-1] for name, pin in pins().items())

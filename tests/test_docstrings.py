@@ -22,9 +22,7 @@ def public(tree):
         elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             about = ast.get_docstring(node) or ""
             for part in node.body:
-                if isinstance(part, ast.FunctionDef) and (
-                    part.name == "__init__" or not part.name.startswith("_")
-                ):
+                if isinstance(part, ast.FunctionDef) and (part.name == "__init__" or not part.name.startswith("_")):
                     yield part, about + (ast.get_docstring(part) or "")
 
 
@@ -41,9 +39,7 @@ def tensors(function) -> list[str]:
         for a in arguments
         if a.annotation is not None
         and TENSOR.search(ast.unparse(a.annotation))
-        and not re.search(
-            r"(list|dict|Sequence|Iterable|Mapping|Callable|tuple)\[", ast.unparse(a.annotation)
-        )
+        and not re.search(r"(list|dict|Sequence|Iterable|Mapping|Callable|tuple)\[", ast.unparse(a.annotation))
     ]
 
 

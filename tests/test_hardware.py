@@ -21,15 +21,11 @@ def test_the_variable_overrules_the_probe(monkeypatch, name, device):
 @pytest.mark.parametrize("bad", ["float64", "bf16", "torch.float32", "load"])
 def test_a_bad_value_of_the_variable_is_named(monkeypatch, bad):
     monkeypatch.setenv("LESSONLIB_DTYPE", bad)
-    with pytest.raises(
-        ValueError, match=rf"LESSONLIB_DTYPE is '{bad}'; it may be float32, bfloat16 or float16"
-    ):
+    with pytest.raises(ValueError, match=rf"LESSONLIB_DTYPE is '{bad}'; it may be float32, bfloat16 or float16"):
         hardware.dtype()
 
 
-@pytest.mark.parametrize(
-    ("speed", "expected"), [(4.0, torch.bfloat16), (1.0, torch.float32), (0.3, torch.float32)]
-)
+@pytest.mark.parametrize(("speed", "expected"), [(4.0, torch.bfloat16), (1.0, torch.float32), (0.3, torch.float32)])
 def test_a_cpu_gets_bfloat16_only_where_it_is_faster(monkeypatch, speed, expected):
     monkeypatch.delenv("LESSONLIB_DTYPE", raising=False)
     monkeypatch.setattr(hardware, "bfloat16_speed", lambda: speed)

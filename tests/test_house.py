@@ -51,13 +51,8 @@ class Import:
 
 def modules(root: Path) -> dict[str, Path]:
     """The modules of the library, the tools and the benchmarks, by dotted name."""
-    paths = [
-        path for top in ("lessonlib", "tools", "benchmarks") for path in sorted((root / top).rglob("*.py"))
-    ]
-    return {
-        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
-        for path in paths
-    }
+    paths = [path for top in ("lessonlib", "tools", "benchmarks") for path in sorted((root / top).rglob("*.py"))]
+    return {".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
 
 
 def room(module: str) -> str:
@@ -187,14 +182,10 @@ def too_many(root: Path) -> list[str]:
     """A line for each measure of the house that is exceeded."""
     known, found = modules(root), arrows(root)
     entries = [
-        path
-        for path in (root / "lessonlib").iterdir()
-        if path.name[0] not in "._" or path.name == "__init__.py"
+        path for path in (root / "lessonlib").iterdir() if path.name[0] not in "._" or path.name == "__init__.py"
     ]
     lines = {name: len(path.read_text("utf8").splitlines()) for name, path in known.items()}
-    library = {
-        name: n for name, n in lines.items() if name.startswith("lessonlib") and room(name) not in APART
-    }
+    library = {name: n for name, n in lines.items() if name.startswith("lessonlib") and room(name) not in APART}
     files = [name for name in sorted(lines) if name.startswith("lessonlib") and room(name) != "exercises"]
     measures = [
         ("entries in lessonlib", len(entries), ENTRIES),
@@ -235,9 +226,7 @@ def house(tmp_path):
 
     def house(files: dict[str, str]) -> Path:
         for name, text in files.items():
-            path = (
-                tmp_path / name if name.startswith(("tools", "benchmarks")) else tmp_path / "lessonlib" / name
-            )
+            path = tmp_path / name if name.startswith(("tools", "benchmarks")) else tmp_path / "lessonlib" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf8")
             if path.parent != tmp_path / "lessonlib":
@@ -327,14 +316,10 @@ def test_a_file_that_imports_its_own_face_is_in_a_circle(house):
 
 
 def test_a_room_without_a_floor_and_a_floor_without_its_room_are_named(house):
-    root = house(
-        {"utils/misc.py": "import lessonlib.lora.layer", "lora/layer.py": "from ..utils import misc"}
-    )
+    root = house({"utils/misc.py": "import lessonlib.lora.layer", "lora/layer.py": "from ..utils import misc"})
     found = rooms_without_a_floor(root)
     assert {"utils", "pruning"} <= found and "lora" not in found
-    assert wrong_arrows(root) == [
-        "lessonlib.lora.layer:1 imports lessonlib.utils.misc, but utils stands above it"
-    ]
+    assert wrong_arrows(root) == ["lessonlib.lora.layer:1 imports lessonlib.utils.misc, but utils stands above it"]
 
 
 def test_what_bootstrap_imports_is_named(house):
@@ -345,16 +330,13 @@ def test_what_bootstrap_imports_is_named(house):
         }
     )
     assert not_of_the_standard_library(root) == ["torch", "lessonlib.hardware"]
-    assert wrong_arrows(root) == [
-        "lessonlib.bootstrap:4 imports lessonlib.hardware, but hardware stands above it"
-    ]
+    assert wrong_arrows(root) == ["lessonlib.bootstrap:4 imports lessonlib.hardware, but hardware stands above it"]
 
 
 def test_every_measure_is_taken(house):
     rooms = [f"room{n:02}" for n in range(31)]
     files = {
-        f"{name}/a.py": "\n".join(f"from ..{other} import a" for other in rooms[:n])
-        for n, name in enumerate(rooms)
+        f"{name}/a.py": "\n".join(f"from ..{other} import a" for other in rooms[:n]) for n, name in enumerate(rooms)
     }
     root = house(
         files

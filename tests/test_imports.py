@@ -19,16 +19,8 @@ def absent(code: str) -> list[str]:
     """The names that `from lessonlib... import name` lines ask for and that are not there."""
     found = []
     for node in ast.walk(ast.parse(code)):
-        if (
-            isinstance(node, ast.ImportFrom)
-            and not node.level
-            and (node.module or "").startswith("lessonlib")
-        ):
-            found += [
-                f"{node.module}.{alias.name}"
-                for alias in node.names
-                if not _is_there(node.module, alias.name)
-            ]
+        if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").startswith("lessonlib"):
+            found += [f"{node.module}.{alias.name}" for alias in node.names if not _is_there(node.module, alias.name)]
     return found
 
 
@@ -65,5 +57,7 @@ def test_a_page_imports_what_is_there(path):
 
 
 def test_what_is_not_there_is_named():
-    code = "from lessonlib.lora import add_lora, add_lore\nfrom lessonlib.nowhere import x\nfrom lessonlib import lora"
+    code = (
+        "from lessonlib.lora import add_lora, add_lore\nfrom lessonlib.nowhere import x\nfrom lessonlib import lora"
+    )
     assert absent(code) == ["lessonlib.lora.add_lore", "lessonlib.nowhere.x"]

@@ -18,8 +18,7 @@ def test_threads_wait_asleep_so_that_a_busy_core_does_not_stop_training():
 
 def test_a_policy_of_the_learners_own_is_kept():
     assert (
-        _said_by("import lessonlib, os; print(os.environ['OMP_WAIT_POLICY'])", OMP_WAIT_POLICY="ACTIVE")
-        == "ACTIVE"
+        _said_by("import lessonlib, os; print(os.environ['OMP_WAIT_POLICY'])", OMP_WAIT_POLICY="ACTIVE") == "ACTIVE"
     )
 
 

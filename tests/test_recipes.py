@@ -96,9 +96,7 @@ def test_both_take_our_steps(axolotl, factory, ours):
 
 def test_both_take_our_batches(axolotl, factory, ours):
     assert axolotl["micro_batch_size"] * axolotl["gradient_accumulation_steps"] == ours["batch_size"]
-    assert (
-        factory["per_device_train_batch_size"] * factory["gradient_accumulation_steps"] == ours["batch_size"]
-    )
+    assert factory["per_device_train_batch_size"] * factory["gradient_accumulation_steps"] == ours["batch_size"]
     longest = ticket_task(tiny_tokenizer()).max_tokens
     assert axolotl["sequence_len"] == factory["cutoff_len"] == longest
     assert not axolotl["sample_packing"]

@@ -14,9 +14,7 @@ def made(value=0.9, n=200, **settings):
     answers = Accuracy([1] * right + [0] * (n - right), [1] * n)
     score = {"value": answers.value, "n": n, "interval": list(answers.interval)}
     score |= {"predictions": answers.predictions, "targets": answers.targets}
-    return runs.Run(
-        runs.identity("fake", settings), "fake", settings, {"torch": "2"}, "d", "c", 1.0, score, {}
-    )
+    return runs.Run(runs.identity("fake", settings), "fake", settings, {"torch": "2"}, "d", "c", 1.0, score, {})
 
 
 @pytest.fixture
@@ -65,9 +63,7 @@ def test_a_record_cut_short_is_named_with_its_cure(directory, share):
     whole = path.read_text("utf8")
     path.write_text(whole[: int(len(whole) * share)], "utf8")
     runs._read.cache_clear()
-    with pytest.raises(
-        runs.RunError, match=rf"{path.name} is not a whole record \(.*git checkout -- {path.name}"
-    ):
+    with pytest.raises(runs.RunError, match=rf"{path.name} is not a whole record \(.*git checkout -- {path.name}"):
         runs.load_runs("fake")
 
 

@@ -17,7 +17,9 @@ from lessonlib.lora.deltas import deltas_of
 from lessonlib.training import fit
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-WORDS = "billing delivery refund technical account positive negative question feedback late broken parcel thanks A B C D"
+WORDS = (
+    "billing delivery refund technical account positive negative question feedback late broken parcel thanks A B C D"
+)
 
 
 def tiny_model(seed: int = 0, **changes) -> LlamaForCausalLM:
@@ -50,9 +52,7 @@ def random_adapter(model, seed, r=4, alpha=8.0, targets=ALL):
     """An adapter in memory that moves the logits well beyond rounding."""
     generator = torch.Generator().manual_seed(seed)
     adapter = deltas_of(add_lora(model, targets, r, alpha))
-    return {
-        path: u._replace(B=0.05 * torch.randn(u.B.shape, generator=generator)) for path, u in adapter.items()
-    }
+    return {path: u._replace(B=0.05 * torch.randn(u.B.shape, generator=generator)) for path, u in adapter.items()}
 
 
 def served(bank, rows, tokens):
@@ -64,18 +64,14 @@ def served(bank, rows, tokens):
 def bits(model):
     """All that a refused call must leave as it was: modules, values, and what trains."""
     modules = [(path, type(module)) for path, module in model.named_modules()]
-    values = [
-        (name, p.requires_grad, p.detach().clone().view(torch.uint8)) for name, p in model.named_parameters()
-    ]
+    values = [(name, p.requires_grad, p.detach().clone().view(torch.uint8)) for name, p in model.named_parameters()]
     return modules, values
 
 
 def same(before, after):
     assert before[0] == after[0]
     assert len(before[1]) == len(after[1])
-    for (name, trains, value), (name_after, trains_after, value_after) in zip(
-        before[1], after[1], strict=True
-    ):
+    for (name, trains, value), (name_after, trains_after, value_after) in zip(before[1], after[1], strict=True):
         assert (name, trains) == (name_after, trains_after)
         assert torch.equal(value, value_after), name
 
@@ -121,9 +117,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=512, special_tokens=["<pad>", "<eos>"], initial_alphabet=alphabet, show_progress=False
     )
-    tokenizer.train_from_iterator(
-        [f"Ticket: {word} {WORDS}\nTopic: {word}" for word in WORDS.split()], trainer
-    )
+    tokenizer.train_from_iterator([f"Ticket: {word} {WORDS}\nTopic: {word}" for word in WORDS.split()], trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
 
 

@@ -64,9 +64,7 @@ def _kind(row: Claim) -> str:
     if row.kind != "measured":
         return row.kind
     return (
-        f"measured: {', '.join(f'`{name}`' for name in row.evidence.split())}"
-        if row.evidence
-        else "measured, live"
+        f"measured: {', '.join(f'`{name}`' for name in row.evidence.split())}" if row.evidence else "measured, live"
     )
 
 

@@ -37,9 +37,7 @@ def problems(path: Path = FILE) -> list[str]:
 # --- keys and their kinds ----------------------------------------------------------------------------------------------
 
 
-def odd_keys(
-    where: str, entry: dict, kinds: dict[str, type], optional: tuple[str, ...] = ()
-) -> Iterator[str]:
+def odd_keys(where: str, entry: dict, kinds: dict[str, type], optional: tuple[str, ...] = ()) -> Iterator[str]:
     """Keys of an entry that are unknown, missing, or of another kind. where: what the lines begin with."""
     if not isinstance(entry, dict):
         yield f"{where}{entry!r} stands there; expected a table of {', '.join(kinds)}"
@@ -64,9 +62,7 @@ def odd_entries(parts: dict) -> Iterator[str]:
     for name, question in parts["questions"].items():
         found = list(odd_keys(f"question {name!r}: ", question, QUESTION, optional=("rests_on",)))
         if not found and question["asks"] not in FACTS:
-            found = [
-                f"question {name!r}: it asks for {question['asks']!r}; expected one of {', '.join(FACTS)}"
-            ]
+            found = [f"question {name!r}: it asks for {question['asks']!r}; expected one of {', '.join(FACTS)}"]
         yield from found
 
 
@@ -150,9 +146,7 @@ def limits(parts: dict, fact: str) -> list[int]:
 def unanswered(parts: dict, name: str = "", left: dict[str, list] | None = None) -> Iterator[str]:
     """Values with no answer or with two, and answers to no value. left: the values that the questions before leave."""
     name = name or parts["first"]
-    left = left or {fact: list(values) for fact, values in KNOWN.items()} | {
-        f: limits(parts, f) for f in LEAST
-    }
+    left = left or {fact: list(values) for fact, values in KNOWN.items()} | {f: limits(parts, f) for f in LEAST}
     if name in parts["advice"]:
         return
     where, fact = f"question {name!r}", parts["questions"][name]["asks"]

@@ -17,9 +17,7 @@ def paths(numbers: list[str] | None = None) -> list[Path]:
         return found
     chosen = [path for path in found if path.name[:2] in numbers]
     if len(chosen) < len(numbers):
-        raise FileNotFoundError(
-            f"no notebook for {', '.join(numbers)}; there are {', '.join(p.name for p in found)}"
-        )
+        raise FileNotFoundError(f"no notebook for {', '.join(numbers)}; there are {', '.join(p.name for p in found)}")
     return chosen
 
 
@@ -31,7 +29,5 @@ def write_between(name: str, text: str, page: Path = ROOT / "README.md") -> None
     marks = rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)"
     new, found = re.subn(marks, lambda m: f"{m[1]}{text}\n{m[2]}", page.read_text("utf8"), flags=re.S)
     if found != 1:
-        raise ValueError(
-            f"{page.name} has {found} places marked <!-- {name} --> … <!-- end of {name} -->, not one"
-        )
+        raise ValueError(f"{page.name} has {found} places marked <!-- {name} --> … <!-- end of {name} -->, not one")
     page.write_text(new, "utf8")

@@ -213,9 +213,7 @@ def write_badges() -> None:
         if address():
             where = address().removeprefix("https://github.com/").removesuffix(".git")
             link = f"https://colab.research.google.com/github/{where}/blob/main/notebooks/{path.name}"
-            header += (
-                f"\n\n[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"
-            )
+            header += f"\n\n[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"
         notebook.cells[0].source = header
         nbformat.write(notebook, path)
 

@@ -86,9 +86,7 @@ class Pages(HTMLExporter):
             extra_loaders=[DictLoader({"page.html.j2": TEMPLATE})], template_file="page.html.j2", **settings
         )
         self.register_filter("png_width", lambda encoded: png_width(base64.b64decode(encoded)))
-        self.register_filter(
-            "markdown2html", lambda source: MarkdownWithMath(Renderer(escape=False)).render(source)
-        )
+        self.register_filter("markdown2html", lambda source: MarkdownWithMath(Renderer(escape=False)).render(source))
 
 
 def png_width(data: bytes) -> int:
@@ -106,7 +104,9 @@ def formula(tex: str) -> str:
     depth = math_to_image(f"${' '.join(tex.split())}$", drawn, format="svg", prop=FontProperties(size=11))
     encoded = base64.b64encode(drawn.getvalue()).decode()
     place = f"vertical-align:-{depth:.1f}pt"  # what hangs below the line
-    image = f'<img class="formula" alt="{html.escape(tex)}" style="{place}" src="data:image/svg+xml;base64,{encoded}">'
+    image = (
+        f'<img class="formula" alt="{html.escape(tex)}" style="{place}" src="data:image/svg+xml;base64,{encoded}">'
+    )
     return f"{image}\u2060"  # the comma behind it begins no line
 
 

@@ -231,9 +231,7 @@ def _tell_story(rng: random.Random, steps: int) -> _Story | None:
     story = _Story(rng)
     events = list(story.setting["events"])
     opening = _pick(rng, _of_size(story.setting["openings"], _pick(rng, (0, 0, 1)), steps))
-    closing = _pick(
-        rng, _of_size(story.setting["closings"], _pick(rng, (0, 0, 1, 2)), steps - len(opening.parts))
-    )
+    closing = _pick(rng, _of_size(story.setting["closings"], _pick(rng, (0, 0, 1, 2)), steps - len(opening.parts)))
     if not story.tell(opening):
         return None
     while left := steps - len(story.chain) - len(closing.parts):

@@ -2,8 +2,6 @@
 
 from .answers import (
     BAD_INPUTS,
-    LISTED,
-    TEXT_TOKENS,
     AfternoonError,
     Answers,
     InputRefused,
@@ -24,10 +22,8 @@ from .checks import (
     variants,
     verify,
 )
-from .pipeline import STATE, begin, judge, main, run
+from .pipeline import begin, judge, main, run
 from .service import (
-    NOT_SERVED,
-    SERVED_AS,
     arm_watch,
     load,
     read_watch,
@@ -38,7 +34,6 @@ from .service import (
     watching,
 )
 from .trials import (
-    RATES,
     Artifacts,
     Scores,
     Threshold,

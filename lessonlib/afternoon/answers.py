@@ -37,9 +37,7 @@ def question(tokenizer, labels: Sequence[str]) -> LabelTask:
     try:
         chosen = LabelTask(tokenizer, labels, words).verbalizer
     except ValueError as cause:
-        raise AfternoonError(
-            f"{cause}: give the labels other first words, or put some of them together"
-        ) from cause
+        raise AfternoonError(f"{cause}: give the labels other first words, or put some of them together") from cause
     named = [word if word == own else f"{own} for {word}" for word, own in zip(words, chosen)]
     plain = ", ".join(named).translate(str.maketrans("{}", "()"))  # braces would be places to fill in
     head = f"Labels: {plain}.\n" if len(labels) <= LISTED or chosen != words else ""
@@ -99,9 +97,7 @@ class Predictor:
         prompt = self.task.template.format(text=text)
         tokens = len(self.task.tokenizer(prompt, add_special_tokens=False).input_ids)
         if tokens > self.task.max_tokens:
-            raise InputRefused(
-                f"the text makes {tokens} tokens; at most {self.task.max_tokens} are read: shorten it"
-            )
+            raise InputRefused(f"the text makes {tokens} tokens; at most {self.task.max_tokens} are read: shorten it")
         return prompt
 
     @torch.no_grad()

@@ -40,18 +40,14 @@ def begin(out: str | Path, settings: dict) -> Path:
     path = out / STATE
     if path.exists():
         before = json.loads(path.read_text("utf8"))
-        if odd := sorted(
-            name for name in settings.keys() | before.keys() if settings.get(name) != before.get(name)
-        ):
+        if odd := sorted(name for name in settings.keys() | before.keys() if settings.get(name) != before.get(name)):
             raise AfternoonError(
                 f"{out} holds an afternoon with another {odd[0]} ({before.get(odd[0])!r}, now {settings.get(odd[0])!r}): "
                 "name another directory with --out (OUT=), or remove this one"
             )
         print(f"Taking up {out}: what is there is used, the report is written anew.")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise AfternoonError(
-            f"{out} exists and is not an afternoon's: name another directory with --out (OUT=)"
-        )
+        raise AfternoonError(f"{out} exists and is not an afternoon's: name another directory with --out (OUT=)")
     out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(settings, indent=1) + "\n", "utf8")
     return out
@@ -120,14 +116,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--label", default="label", help="the column of labels")
     parser.add_argument("--out", help="a directory of its own (default: afternoon-FILE here)")
     parser.add_argument("--model", default="smollm2-135m", help="a name or a model directory")
-    parser.add_argument(
-        "--steps", type=int, default=60, help="training steps of eight texts, for each of two rates"
-    )
+    parser.add_argument("--steps", type=int, default=60, help="training steps of eight texts, for each of two rates")
     parser.add_argument("--threshold", type=float, help="accuracy to reach (default: the best baseline's)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--merged", action="store_true", help="keep the merged model as well (as large as the base)"
-    )
+    parser.add_argument("--merged", action="store_true", help="keep the merged model as well (as large as the base)")
     options = parser.parse_args(arguments)
     out = options.out or f"afternoon-{Path(options.file).stem}"
     settings = {name: getattr(options, name) for name in ("model", "steps", "threshold", "seed")}

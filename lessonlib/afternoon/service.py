@@ -18,9 +18,7 @@ from .answers import Answers, InputRefused, Predictor
 from .trials import Artifacts
 
 SERVED_AS = "afternoon"  # the adapter's name on the server
-NOT_SERVED = (
-    "not run: there is no vLLM here; `make serve-env` in the course's folder, then this command again"
-)
+NOT_SERVED = "not run: there is no vLLM here; `make serve-env` in the course's folder, then this command again"
 
 
 def serve(base: str | Path, adapter: str | Path, task: LabelTask):
@@ -79,7 +77,9 @@ def served_by_the_adapter(served: torch.Tensor, tuned: torch.Tensor, base: torch
     """
     gap, other = ((served - ours).abs().mean().item() for ours in (tuned, base))
     same = int((served.argmax(-1) == tuned.argmax(-1)).sum())
-    figure = f"{same} of {len(served)} answers the same; {gap:.2f} nats from the adapter's, {other:.2f} from the base's"
+    figure = (
+        f"{same} of {len(served)} answers the same; {gap:.2f} nats from the adapter's, {other:.2f} from the base's"
+    )
     return Check(
         "served by the adapter",
         same >= 0.9 * len(served) and gap < other,

@@ -84,9 +84,7 @@ class Trial:
     directory: str
 
     def __repr__(self):
-        return (
-            f"rate {self.learning_rate:g}: validation {self.validation:.3f}, loss {self.validation_loss:.3f}"
-        )
+        return f"rate {self.learning_rate:g}: validation {self.validation:.3f}, loss {self.validation_loss:.3f}"
 
 
 def train(
@@ -131,9 +129,7 @@ def _trial(fresh: Callable, task: LabelTask, splits: DatasetDict, directory: Pat
     seed_everything(seed)
     add_lora(model, targets(model), r=r, alpha=2 * r)
     rows = splits["train"]
-    batches = task.training_batches(
-        rows["text"], rows["label"], steps=steps, batch_size=batch_size, seed=seed
-    )
+    batches = task.training_batches(rows["text"], rows["label"], steps=steps, batch_size=batch_size, seed=seed)
     history = fit(model, batches, learning_rate=settings["learning_rate"], resume="afternoon")
     answers = ask(model, task, splits["validation"], f"Rate {settings['learning_rate']:g}, validation")
     save_lora(model, directory)
@@ -175,9 +171,7 @@ def save(fresh: Callable, trial: Trial, task: LabelTask, directory: str | Path) 
     load_lora(model, trial.directory)
     save_lora(model, directory)
     fields = {name: getattr(task, name) for name in ("template", "labels", "words", "max_tokens")}
-    (Path(directory) / "task.json").write_text(
-        json.dumps(fields, indent=1, ensure_ascii=False) + "\n", "utf8"
-    )
+    (Path(directory) / "task.json").write_text(json.dumps(fields, indent=1, ensure_ascii=False) + "\n", "utf8")
     return model
 
 

@@ -1,38 +1,7 @@
 """Which method to choose, with the evidence that speaks for it."""
 
 from .evidence import Counted, Measured, Published, Row
-from .rows import (
-    ADAPTERS_TAKE_LONGER,
-    AHEAD_WITH_FEW,
-    ALL,
-    AS_GOOD_AS_AN_ADAPTER,
-    AS_GOOD_ON_GPT3,
-    CALIBRATION_HELPS,
-    CALIBRATION_IS_SAFE,
-    EVIDENCE,
-    EXAMPLES_HELP,
-    FAR_OFF_HERE,
-    FASTER_THAN_AN_ADAPTER,
-    FEW,
-    FORGETS_LESS,
-    FOUR_BITS_ARE_AS_GOOD,
-    FOUR_BITS_NEED_LESS,
-    FULL_IS_AHEAD,
-    FULL_STAYS_AHEAD,
-    LEARNS_LESS_FAR_OFF,
-    LEVEL_ON_ANOTHER_TASK,
-    LORA_NEEDS_LESS,
-    MERGED_IS_FREE,
-    NAMING_HELPS,
-    NOISE,
-    PREFIX_TUNING_IS_BEHIND,
-    PROMPT_TUNING_IS_BEHIND,
-    RANK_HELPS_FAR_OFF,
-    SMALL_FILES,
-    SUPERGLUE,
-    TOO_FEW,
-    TRAINING_PAYS,
-)
+from .rows import ALL, EVIDENCE, FEW
 from .tree import (
     ACCESS,
     FACTS,

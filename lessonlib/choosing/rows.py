@@ -125,9 +125,7 @@ FORGETS_LESS = Published(
     by=0.05,
 )
 LORA_NEEDS_LESS = Counted("LoRA trains in a fifth of the memory", FullFineTuning(), LoRA(r=16), times=5)
-FOUR_BITS_NEED_LESS = Counted(
-    "LoRA over 4-bit weights trains in half the memory", LoRA(r=16), QLoRA(r=16), times=2
-)
+FOUR_BITS_NEED_LESS = Counted("LoRA over 4-bit weights trains in half the memory", LoRA(r=16), QLoRA(r=16), times=2)
 FOUR_BITS_ARE_AS_GOOD = Published(
     "a 4-bit base (NF4) trains as well as a 16-bit one",
     "dettmers2023_table4",

@@ -18,9 +18,7 @@ def normalised(text: str) -> str:
     return " ".join(re.findall(r"\w+", text))
 
 
-def near_duplicates(
-    texts: Sequence[str], others: Sequence[str], overlap: float = 0.5
-) -> list[tuple[int, int]]:
+def near_duplicates(texts: Sequence[str], others: Sequence[str], overlap: float = 0.5) -> list[tuple[int, int]]:
     """(index in texts, index in others) of all pairs that are equal when `normalised`, or nearly so.
 
     overlap: the share of the two texts' word trigrams that both have (Jaccard), from which a pair counts. Texts of

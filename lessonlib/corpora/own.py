@@ -205,9 +205,7 @@ def _no_text(path: Path, line: int, column: str, value) -> str:
 def _refuse_bad_rows(path: Path, rows: list[dict], columns: dict[str, str]) -> None:
     """What `from_csv` does not take. columns: what the file calls text and label."""
     if not rows:
-        raise CorpusError(
-            f"{path}: there are no rows; the first line names the columns, each further line is a text"
-        )
+        raise CorpusError(f"{path}: there are no rows; the first line names the columns, each further line is a text")
     seen = {}
     for row in rows:
         where = f"{path}, line {row['line']}"
@@ -230,9 +228,7 @@ def _refuse_bad_rows(path: Path, rows: list[dict], columns: dict[str, str]) -> N
         raise CorpusError(f"{path}, line {bare}: no split, while other lines have one; fill in all or none")
     counts = Counter(row["label"] for row in rows)
     if len(counts) < 2:
-        raise CorpusError(
-            f"{path}: all {len(rows)} rows have the label {rows[0]['label']!r}; two classes are needed"
-        )
+        raise CorpusError(f"{path}: all {len(rows)} rows have the label {rows[0]['label']!r}; two classes are needed")
     _refuse_rare(path, counts)
 
 
@@ -266,9 +262,7 @@ def _refuse_empty_sides(path: Path, rows: list[dict], sides: Sequence[str]) -> N
     names = {row["label"] for row in rows}
     for split in SPLITS:
         if missing := names - {row["label"] for row, side in zip(rows, sides) if side == split}:
-            raise CorpusError(
-                f"{path}: split {split!r} has no row of class {min(missing)!r}; give it at least one"
-            )
+            raise CorpusError(f"{path}: split {split!r} has no row of class {min(missing)!r}; give it at least one")
 
 
 # --- the splitter ----------------------------------------------------------------------------------------------------
@@ -336,9 +330,7 @@ def contradictions(rows: Sequence[dict]) -> list[list[int]]:
     """Lines of texts that are copies of each other and yet have different labels: worth a look, since nobody can learn
     both."""
     groups = copies(tuple(row["text"] for row in rows))
-    return [
-        [rows[i]["line"] for i in group] for group in groups if len({rows[i]["label"] for i in group}) > 1
-    ]
+    return [[rows[i]["line"] for i in group] for group in groups if len({rows[i]["label"] for i in group}) > 1]
 
 
 def write_splits(splits: "DatasetDict", directory: str | Path) -> Path:

@@ -143,9 +143,7 @@ def published(name: str, row: str, column: str) -> float:
     cells = _cells(name)
     in_row = {cell.column: cell.value for cell in cells if cell.row == row}
     if not in_row:
-        raise KeyError(
-            f"{name} has no row {row!r}; there are {', '.join(dict.fromkeys(cell.row for cell in cells))}"
-        )
+        raise KeyError(f"{name} has no row {row!r}; there are {', '.join(dict.fromkeys(cell.row for cell in cells))}")
     if column not in in_row:
         raise KeyError(f"row {row!r} of {name} has no column {column!r}; there are {', '.join(in_row)}")
     return in_row[column]

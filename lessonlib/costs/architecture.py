@@ -121,9 +121,7 @@ def _counted(text: str) -> Architecture:
     model = _built(content)
     config = model.config.get_text_config()
     linears = [
-        _linear(path, module)
-        for path, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D)
+        _linear(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)
     ]
     blocks = tuple(
         linear
@@ -188,15 +186,11 @@ def _built(content: dict) -> nn.Module:
 def _refuse(content: dict) -> None:
     kind = content.get("model_type")
     if kind is None:
-        raise ArchitectureError(
-            "the config has no field 'model_type': it names the architecture, 'llama' for one"
-        )
+        raise ArchitectureError("the config has no field 'model_type': it names the architecture, 'llama' for one")
     try:
         cls = type(AutoConfig.for_model(kind))
     except ValueError:
-        raise ArchitectureError(
-            f"model_type is {kind!r}, which this version of transformers does not know"
-        ) from None
+        raise ArchitectureError(f"model_type is {kind!r}, which this version of transformers does not know") from None
     if cls not in MODEL_MAPPING:
         raise ArchitectureError(f"model_type {kind!r} is no language model that can be built from its config")
     if (
@@ -207,9 +201,7 @@ def _refuse(content: dict) -> None:
         own = cls.attribute_map.get(field, field)
         value = content.get(own, content.get(field))
         if value is None:
-            raise ArchitectureError(
-                f"the config of a {kind!r} model needs the field {own!r}, and it is missing"
-            )
+            raise ArchitectureError(f"the config of a {kind!r} model needs the field {own!r}, and it is missing")
         _refuse_number(own, value, LARGEST[field])
     for field in (
         "intermediate_size",
@@ -239,6 +231,4 @@ def _refuse_heads(cls, content: dict) -> None:
         raise ArchitectureError(f"{heads[0]} is {heads[1]}, which does not divide {width[0]}, {width[1]}")
     shared = content.get("num_key_value_heads") or heads[1]
     if heads[1] % shared:
-        raise ArchitectureError(
-            f"num_key_value_heads is {shared}, which does not divide {heads[0]}, {heads[1]}"
-        )
+        raise ArchitectureError(f"num_key_value_heads is {shared}, which does not divide {heads[0]}, {heads[1]}")

@@ -30,9 +30,7 @@ class Compute:
         return f"{self.total:.3g} FLOPs"
 
 
-def training_compute(
-    config, method=None, *, corpus: float, tokens: int = 2048, recompute: bool = False
-) -> Compute:
+def training_compute(config, method=None, *, corpus: float, tokens: int = 2048, recompute: bool = False) -> Compute:
     """FLOPs of training on a corpus.
 
     corpus: tokens trained on, all epochs together. tokens: of one sequence, for attention grows with it.

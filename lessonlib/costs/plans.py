@@ -62,11 +62,7 @@ class Fit:
         need = f"{self.plan} needs {_readable(self.memory.total)} of the {_readable(self.usable)} that {self.gpu} has"
         if self.fits:
             return f"fits: {need}"
-        many = (
-            f"{self.gpus} of them would hold it"
-            if self.gpus
-            else "its activations alone are too large for one"
-        )
+        many = f"{self.gpus} of them would hold it" if self.gpus else "its activations alone are too large for one"
         near = (
             f"nearest that fits: {self.nearest}, {_readable(self.nearest_memory.total)}"
             if self.nearest

@@ -45,7 +45,9 @@ def build(asked: list[Question]):
         chosen = [(row.children[1].index, q.right) for row, q in zip(rows, asked)]
         right = sum(given == correct for given, correct in chosen)
         given = sum(given is not None for given, _ in chosen)
-        score.value = f"<p><b>{right} of {len(asked)} right</b>{'' if given == len(asked) else f', {given} answered'}</p>"
+        score.value = (
+            f"<p><b>{right} of {len(asked)} right</b>{'' if given == len(asked) else f', {given} answered'}</p>"
+        )
 
     for number, question in enumerate(asked, 1):
         choice = widgets.RadioButtons(

@@ -43,19 +43,13 @@ class Session:
 
         hardware.release_memory()  # the models of earlier sections, if no variable holds them any more
 
-        return (
-            load_base(dtype=dtype or self.dtype)
-            if self.model is None
-            else load_base(str(self.model), dtype=dtype)
-        )
+        return load_base(dtype=dtype or self.dtype) if self.model is None else load_base(str(self.model), dtype=dtype)
 
     def tickets(self, split: str):
         """Texts of a split with their `label`: the tickets' intent, or the learner's own where `start` was given a file."""
         from lessonlib import corpora
 
-        return (
-            corpora.tickets(split).rename_column("intent", "label") if self.data is None else self.data[split]
-        )
+        return corpora.tickets(split).rename_column("intent", "label") if self.data is None else self.data[split]
 
     @property
     def labels(self) -> list[str]:

@@ -106,9 +106,7 @@ def check(id: str, answer):
         print(f"✓ {id} right. {exercise.praise}".rstrip())
         return answer
     stop = "" if verdict.endswith(("?", ".")) else "."
-    print(
-        f"○ {id} not yet: {verdict}{stop}\n  Stuck? hint('{id}', 1). The notebook goes on with the reference."
-    )
+    print(f"○ {id} not yet: {verdict}{stop}\n  Stuck? hint('{id}', 1). The notebook goes on with the reference.")
     return exercise.reference
 
 

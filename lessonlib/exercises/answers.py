@@ -47,8 +47,4 @@ def shaped(value, shape: tuple[int, ...], what: str) -> torch.Tensor:
 
 def close(a, b: torch.Tensor, tolerance: float = 1e-4) -> bool:
     """Whether a is a tensor of b's shape with b's values."""
-    return (
-        isinstance(a, torch.Tensor)
-        and a.shape == b.shape
-        and torch.allclose(a.float(), b.float(), atol=tolerance)
-    )
+    return isinstance(a, torch.Tensor) and a.shape == b.shape and torch.allclose(a.float(), b.float(), atol=tolerance)

@@ -66,9 +66,7 @@ def _verify_bytes(answer):
 
 def _verify_defaults(answer):
     if not _same(ours := number(answer(1000)), 12_000):
-        raise NotYet(
-            f"right with all sizes given, but 1,000 parameters with the defaults come to {ours:,} bytes"
-        )
+        raise NotYet(f"right with all sizes given, but 1,000 parameters with the defaults come to {ours:,} bytes")
 
 
 BYTES = Exercise(
@@ -363,9 +361,7 @@ def _verify_recomputed(answer):
         raise NotYet("the two are swapped; held comes first, and peak is the larger one")
     if held != 512:
         raise NotYet(
-            _HELD_AMISS.get(
-                held, f"for 32 layers and states of 16 bytes held is {held:,}; how many are kept?"
-            )
+            _HELD_AMISS.get(held, f"for 32 layers and states of 16 bytes held is {held:,}; how many are kept?")
         )
     if peak != 1512:
         what = f"held is right; for blocks of 1,000 bytes peak is {peak:,}: what comes on top of held?"

@@ -25,13 +25,9 @@ def _verify_prompt(answer):
         raise NotYet(f"a {type(ours).__name__} comes back; the prompt is one string")
     for words in ("It is late.", "Charged twice!", "Where is it?"):
         if words not in ours:
-            raise NotYet(
-                f"{words!r} does not stand in your prompt; all examples and the new message belong in it"
-            )
+            raise NotYet(f"{words!r} does not stand in your prompt; all examples and the new message belong in it")
     if "delivery" not in ours or "billing" not in ours:
-        raise NotYet(
-            "the examples' labels are not in your prompt; without them there is nothing to learn from"
-        )
+        raise NotYet("the examples' labels are not in your prompt; without them there is nothing to learn from")
     if ours.index("Where is it?") < ours.index("It is late."):
         raise NotYet("the new message comes first; the model continues the end, so it must come last")
     if ours.endswith(("Category: ", "Category:\n")):
@@ -42,9 +38,7 @@ def _verify_prompt(answer):
     if "delivery\n\n" not in ours:
         raise NotYet("an empty line should part the examples: two line breaks behind each label")
     if "Category:delivery" in ours:
-        raise NotYet(
-            "a space belongs between 'Category:' and the label, as in the text the model was trained on"
-        )
+        raise NotYet("a space belongs between 'Category:' and the label, as in the text the model was trained on")
     if ours.index("It is late.") > ours.index("Charged twice!"):
         raise NotYet("the examples stand in the reverse order; show them as they are given")
     if ours != (right := _FIRST + _SECOND + "Message: Where is it?\nCategory:"):
@@ -132,31 +126,23 @@ def _verify_score(answer):
     right = (log_probs[4, 10] + log_probs[5, 2]).item()
     ours = number(answer(log_probs.clone(), ids.clone(), 5))
     if _same(ours, (log_probs[5, 10] + log_probs[6, 2]).item()):
-        raise NotYet(
-            "you read row t for token t; row t is what the model expects behind token t, so read row t - 1"
-        )
+        raise NotYet("you read row t for token t; row t is what the model expects behind token t, so read row t - 1")
     if _same(ours, right / 2):
-        raise NotYet(
-            "you take the mean; the probability of a label is the product over its tokens, so add the logs"
-        )
+        raise NotYet("you take the mean; the probability of a label is the product over its tokens, so add the logs")
     every = log_probs[torch.arange(6), ids[1:]].sum().item()
     if _same(ours, every):
         raise NotYet("the context's own tokens are in the sum as well; begin where the label begins")
     if _same(ours, log_probs[4, 10].item()):
         raise NotYet("only the label's first token is scored; it has two here")
     if _same(ours, math.exp(right)):
-        raise NotYet(
-            "that is the probability; leave it as a logarithm, for long labels it gets too small to hold"
-        )
+        raise NotYet("that is the probability; leave it as a logarithm, for long labels it gets too small to hold")
     if not _same(ours, right):
         raise NotYet(
             f"for a context of 5 tokens and a label of two you get {ours:.3f}; it should be log_probs[4, ids[5]] + "
             f"log_probs[5, ids[6]] = {right:.3f}"
         )
     if not _same(number(answer(log_probs, ids, 6)), log_probs[5, 2].item()):
-        raise NotYet(
-            "right for a label of two tokens, not for one; use `begin`, not a fixed number of tokens"
-        )
+        raise NotYet("right for a label of two tokens, not for one; use `begin`, not a fixed number of tokens")
 
 
 SCORE = Exercise(
@@ -209,9 +195,7 @@ SCORE = Exercise(
 def _verify_exact(answer):
     ours = number(answer(0.9, 10))
     if _same(ours, 9.0):
-        raise NotYet(
-            "0.9 × 10 is the number of right tokens to expect; exact match asks that all ten be right"
-        )
+        raise NotYet("0.9 × 10 is the number of right tokens to expect; exact match asks that all ten be right")
     if _same(ours, 0.9):
         raise NotYet("that is the accuracy of one token; an answer of ten needs ten of them")
     if _same(ours, 1 - 0.1**10):

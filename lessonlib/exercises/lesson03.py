@@ -101,17 +101,13 @@ def _verify_calibrate(answer):
     if _near(out, right.log()):
         raise NotYet("right, but as logarithms; give probabilities, so that each row adds up to 1")
     if _near(out, logs):
-        raise NotYet(
-            "you average the logarithms; the paper averages the probabilities of the content-free inputs"
-        )
+        raise NotYet("you average the logarithms; the paper averages the probabilities of the content-free inputs")
     if _near(out, one):
         raise NotYet("you use the first content-free input only; take the mean over all of them")
     if _near(out, p):
         raise NotYet("the rows are normalized, but the content-free inputs are not used")
     if not _near(out.sum(1), torch.ones(3)):
-        raise NotYet(
-            "each row should add up to 1 over the labels; softmax(-1) turns log-probabilities into that"
-        )
+        raise NotYet("each row should add up to 1 over the labels; softmax(-1) turns log-probabilities into that")
     if not _near(out, right):
         raise NotYet(
             "the numbers differ: normalize both over the labels, average the content-free rows, divide, normalize"
@@ -196,9 +192,7 @@ def _verify_parse(answer):
     if said["happy\n\nTicket: next"] != 1:
         raise NotYet("models write on after the answer; look at the first line only")
     if said[" Unhappy."] != 0:
-        raise NotYet(
-            "' Unhappy.' should give 0: a capital letter and a full stop do not make it another word"
-        )
+        raise NotYet("' Unhappy.' should give 0: a capital letter and a full stop do not make it another word")
     if said[' "happy"'] != 1:
         raise NotYet("quotation marks around the word should not matter either; strip them")
     if said[" happy"] != 1 or said[" unhappy"] != 0:
@@ -275,13 +269,9 @@ def _verify_count(answer):
     if prefix == 16 * 2 * 192:
         raise NotYet("the prefix stands in every layer; multiply by their number")
     if prefix != 16 * 2 * 192 * 30:
-        raise NotYet(
-            f"for 16 tokens, d_kv 192 and 30 layers the prefix has 184,320 numbers; you count {prefix:,}"
-        )
+        raise NotYet(f"for 16 tokens, d_kv 192 and 30 layers the prefix has 184,320 numbers; you count {prefix:,}")
     if tuple(answer(3, 8, 4, 2)) != (24, 48):
-        raise NotYet(
-            f"right for our model, but for (3, 8, 4, 2) you get {answer(3, 8, 4, 2)}; expected (24, 48)"
-        )
+        raise NotYet(f"right for our model, but for (3, 8, 4, 2) you get {answer(3, 8, 4, 2)}; expected (24, 48)")
 
 
 COUNT = Exercise(

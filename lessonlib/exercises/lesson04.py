@@ -19,23 +19,15 @@ def _listed(values) -> list:
 def _verify_chain(answer):
     ours = _listed(answer(4, [("+", 3), ("×", 9), ("+", 7)]))
     if ours == [7, 63, 70]:
-        raise NotYet(
-            "the results grow beyond ten; each is taken modulo ten at once, so that every step is one token"
-        )
+        raise NotYet("the results grow beyond ten; each is taken modulo ten at once, so that every step is one token")
     if ours == [7, 63, 0] or ours == [7, 63 % 10, 70]:
         raise NotYet("one of the results is not taken modulo ten; each of them is a digit")
     if ours == [4, 7, 3, 0]:
-        raise NotYet(
-            "your list begins with the start itself; it stands in the question, the chain is what follows"
-        )
+        raise NotYet("your list begins with the start itself; it stands in the question, the chain is what follows")
     if ours == [0] or ours == [7, 3]:
-        raise NotYet(
-            f"there are three steps and you give {len(ours)} of their results; the chain names all three"
-        )
+        raise NotYet(f"there are three steps and you give {len(ours)} of their results; the chain names all three")
     if ours == [7, 6, 1]:
-        raise NotYet(
-            "each step begins from the start again; it should begin from the result of the step before"
-        )
+        raise NotYet("each step begins from the start again; it should begin from the result of the step before")
     if ours != [7, 3, 0]:
         raise NotYet(
             f"4 +3 ×9 +7 gives you {ours}; 4 + 3 = 7, 7 × 9 = 63 which is 3 modulo ten, 3 + 7 = 10 which is 0"
@@ -124,9 +116,7 @@ def _verify_read(answer):
         raise NotYet(f"{_PLAIN!r} gives you {plain}, not 2")
     behind = _number_or_none(answer(_BEHIND))
     if behind == 7:
-        raise NotYet(
-            f"{_BEHIND!r} gives you 7, the last number; the answer is the first number behind 'answer is'"
-        )
+        raise NotYet(f"{_BEHIND!r} gives you 7, the last number; the answer is the first number behind 'answer is'")
     if behind != 24:
         raise NotYet(f"{_BEHIND!r} gives you {behind}, not 24")
     twice = _number_or_none(answer(_TWICE))
@@ -224,9 +214,7 @@ def _verify_vote(answer):
     if isinstance(ours, str) or ours != 18:
         raise NotYet(f"the most frequent of 26, 18, 18, 7 is 18; you give {ours!r}")
     if answer([None, 5, None, None, 5]) != 5:
-        raise NotYet(
-            "of None, 5, None, None, 5 the answer is 5: a chain that ends in no answer (None) has no vote"
-        )
+        raise NotYet("of None, 5, None, None, 5 the answer is 5: a chain that ends in no answer (None) has no vote")
     if answer([9, 4, 4, 9]) != 9:
         raise NotYet(
             "9, 4, 4, 9 is a tie; take the one that appeared first, so that the result depends on no accident"
@@ -380,9 +368,7 @@ def _verify_action(answer):
         raise NotYet("right for step 2, not for step 12; the number may have any length")
     for line in ("I should add them up.", "Action 3: calculator 3 * 24", "Action 3: look it up!"):
         if answer(line) is not None:
-            raise NotYet(
-                f"{line!r} is no action; give back None, so that the loop can say so to the model and go on"
-            )
+            raise NotYet(f"{line!r} is no action; give back None, so that the loop can say so to the model and go on")
 
 
 ACTION = Exercise(

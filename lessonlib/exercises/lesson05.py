@@ -237,9 +237,7 @@ def _verify_rounds(answer):
     if ours != 11:
         raise NotYet(f"for a fifth each round and 90 % you get {ours:g}; 0.8 ** n falls below 0.1 at n = 11")
     if (found := number(answer(0.5, 0.9))) != 4:
-        raise NotYet(
-            f"right for a fifth; with a half each round you get {found:g}, and 1/16 < 0.1 < 1/8 means 4"
-        )
+        raise NotYet(f"right for a fifth; with a half each round you get {found:g}, and 1/16 < 0.1 < 1/8 means 4")
 
 
 ROUNDS = Exercise(

@@ -89,15 +89,11 @@ def _verify_bottleneck(answer):
     ours = shaped(answer(*copies), (5, 6), "the result")
     for name, before, after in zip(("x", "down", "b_down", "up", "b_up"), given, copies):
         if not torch.equal(before, after):
-            raise NotYet(
-                f"your function changes {name} itself, so a second call would start from other numbers"
-            )
+            raise NotYet(f"your function changes {name} itself, so a second call would start from other numbers")
     narrow = x @ down.T + b_down
     right = x + F.gelu(narrow) @ up.T + b_up
     if close(ours, right - x):
-        raise NotYet(
-            "the detour is right, x itself is lost on the way: with up at zero the model would hear nothing"
-        )
+        raise NotYet("the detour is right, x itself is lost on the way: with up at zero the model would hear nothing")
     if close(ours, x + narrow @ up.T + b_up):
         raise NotYet("nothing stands between the two matrices; put F.gelu where it is narrow")
     if close(ours, x + F.gelu(narrow @ up.T + b_up)):
@@ -111,9 +107,7 @@ def _verify_bottleneck(answer):
     if close(ours, x + F.relu(narrow) @ up.T + b_up):
         raise NotYet("a fine adapter, with ReLU; for the course's numbers take F.gelu")
     if not close(ours, right):
-        raise NotYet(
-            "the numbers differ; it should be x + F.gelu(x down' + b_down) up' + b_up, with ' for .T"
-        )
+        raise NotYet("the numbers differ; it should be x + F.gelu(x down' + b_down) up' + b_up, with ' for .T")
 
 
 BOTTLENECK = Exercise(
@@ -182,9 +176,7 @@ def _verify_place(answer):
     if close(ours, h + _sublayer(_adapter(h))):
         raise NotYet("the adapter stands before the sublayer; it belongs behind it")
     if close(ours, h + _sublayer(h) + _adapter(h)):
-        raise NotYet(
-            "the adapter stands beside the sublayer and reads h; it should read what the sublayer gives"
-        )
+        raise NotYet("the adapter stands beside the sublayer and reads h; it should read what the sublayer gives")
     if close(ours, _adapter(_sublayer(h))):
         raise NotYet("the residual sum is lost; h has to be added")
     if close(ours, h + _sublayer(h) + _adapter(_sublayer(h))):
@@ -254,13 +246,9 @@ def _verify_fold(answer):
     if close(weight, detour @ W):
         raise NotYet("the residual is missing in the weight: x plus the detour is W plus up down W")
     if not close(weight, right):
-        raise NotYet(
-            "the weight differs; y = W x goes in and y + up down y comes out. What stands in front of x?"
-        )
+        raise NotYet("the weight differs; y = W x goes in and y + up down y comes out. What stands in front of x?")
     if close(bias, b):
-        raise NotYet(
-            "the weight is right; the bias is still the old one, but b goes through the detour as well"
-        )
+        raise NotYet("the weight is right; the bias is still the old one, but b goes through the detour as well")
     if close(bias, b + b_up) or close(bias, b + up @ b_down + b_up):
         raise NotYet("the weight is right; in the bias b itself has to go through up and down too")
     if close(bias, right_bias - b_up) or close(bias, b + detour @ b):
@@ -334,16 +322,12 @@ def _verify_swap(answer):
     back = answer(places, dict(second))
     if any(places[name].adapter is first[name] for name in places):
         if all(torch.equal(places[name].adapter.weight, values[name]) for name in places):
-            raise NotYet(
-                "the old adapters still stand there; set place.adapter to the new one, at each place"
-            )
+            raise NotYet("the old adapters still stand there; set place.adapter to the new one, at each place")
         raise NotYet("you copy numbers into the old adapters; hand over the modules themselves, of any width")
     if any(places[name].base is not bases[name] for name in places):
         raise NotYet("the base changed hands too; only place.adapter belongs to a task")
     if any(places[name].adapter is not second[name] for name in places):
-        raise NotYet(
-            "a copy stands there; training it would not reach the task's own adapter. Hand over the module"
-        )
+        raise NotYet("a copy stands there; training it would not reach the task's own adapter. Hand over the module")
     back = answered(back)
     if not isinstance(back, dict) or back.keys() != first.keys():
         raise NotYet("give back what stood there, a dictionary by the same names, or the task before is lost")

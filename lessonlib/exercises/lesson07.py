@@ -87,9 +87,7 @@ def _verify_count(answer):
     if square == 9216 and wide in (2 * 8 * 576, 2 * 8 * 192):
         raise NotYet("right for a square matrix only; v_proj is 192 × 576, so A and B differ in length")
     if (square, wide) != (9216, 6144):
-        raise NotYet(
-            f"for d_out = d_in = 576 and r = 8 you get {square}; how many entries has A, how many has B?"
-        )
+        raise NotYet(f"for d_out = d_in = 576 and r = 8 you get {square}; how many entries has A, how many has B?")
     if (other := answer(192, 576, 3)) != 2304:
         raise NotYet(f"right for r = 8, but for r = 3 you get {other}; it has to hold for any r")
 
@@ -146,9 +144,7 @@ def _verify_forward(answer):
     h = answered(answer(*copies, 7.0))
     for name, before, after in zip("xWAB", given, copies):
         if not torch.equal(before, after):
-            raise NotYet(
-                f"your function changes {name} itself, so a second call would start from other weights"
-            )
+            raise NotYet(f"your function changes {name} itself, so a second call would start from other weights")
     if not isinstance(h, torch.Tensor) or h.shape != (5, 4):
         raise NotYet(
             f"h should have the shape (5, 4): one row of d_out numbers a text; yours is {getattr(h, 'shape', h)}"
@@ -158,9 +154,7 @@ def _verify_forward(answer):
     if close(h, base + update):
         raise NotYet("the update is not scaled; multiply it by alpha / r")
     if close(h, base + 7.0 * update):
-        raise NotYet(
-            "you scale by alpha; the paper scales by alpha / r, so that r can change without a new alpha"
-        )
+        raise NotYet("you scale by alpha; the paper scales by alpha / r, so that r can change without a new alpha")
     if close(h, base + 3.0 * update):
         raise NotYet("7 // 2 is 3: // drops what is behind the point, divide with /")
     if close(h, 3.5 * (base + update)):
@@ -168,9 +162,7 @@ def _verify_forward(answer):
     if close(h, 3.5 * update):
         raise NotYet("the frozen W x is missing; the update comes on top of it")
     if not close(h, base + 3.5 * update):
-        raise NotYet(
-            "the numbers differ from W x + (alpha / r) B A x; what is r here? It is the number of A's rows"
-        )
+        raise NotYet("the numbers differ from W x + (alpha / r) B A x; what is r here? It is the number of A's rows")
 
 
 FORWARD = Exercise(
@@ -274,9 +266,7 @@ def _verify_freeze(answer):
     if any(name.startswith("norm") for name in trainable):
         raise NotYet("the layer norm still trains; freeze everything first, then free A and B")
     if "mixer.A" in trainable:
-        raise NotYet(
-            "a parameter called A trains, and it is in no LoRA layer; go by the module's type, not by names"
-        )
+        raise NotYet("a parameter called A trains, and it is in no LoRA layer; go by the module's type, not by names")
     if trainable == {"q.A", "q.B"}:
         raise NotYet("a LoRA layer inside another module stays frozen; model.modules() goes all the way down")
     if trainable != {"q.A", "q.B", "block.0.A", "block.0.B"}:
@@ -371,9 +361,7 @@ def _verify_truncate(answer):
     if close(ours, U[:, :2] @ Vh[:2]):
         raise NotYet("the directions are right, the singular values are left out; multiply them into A or B")
     if close(ours, (U[:, :2] * S[:2] ** 2) @ Vh[:2], 1e-2):
-        raise NotYet(
-            "the singular values went into both A and B; put them into one, or their square roots into each"
-        )
+        raise NotYet("the singular values went into both A and B; put them into one, or their square roots into each")
     if not close(ours, best, 1e-3):
         lost, least = (full - ours).norm() / full.norm(), (full - best).norm() / full.norm()
         raise NotYet(

@@ -32,13 +32,9 @@ def _verify_honest(answer):
     ours = number(ours)
     refuse_slips(ours, slips)
     if not math.isclose(ours, 0.70, abs_tol=1e-9):
-        raise NotYet(
-            f"{ours:g} comes back; which trial has the best validation accuracy, and what is its test?"
-        )
+        raise NotYet(f"{ours:g} comes back; which trial has the best validation accuracy, and what is its test?")
     if number(answer([dict(trial) for trial in TRIALS[1:] + TRIALS[:1]])) != 0.70:
-        raise NotYet(
-            "right, but with the trials in another order it is not; look for the best, not for a place"
-        )
+        raise NotYet("right, but with the trials in another order it is not; look for the best, not for a place")
 
 
 HONEST = Exercise(
@@ -109,13 +105,9 @@ def _verify_paired(answer):
         raise NotYet("the lower end stands above the upper one; the order is difference, low, high")
     width = high - low
     if width < 1e-6:
-        raise NotYet(
-            "all draws have the same mean: draw with replacement, or each draw is the same 200 tickets"
-        )
+        raise NotYet("all draws have the same mean: draw with replacement, or each draw is the same 200 tickets")
     if width >= 1:
-        raise NotYet(
-            "that is the spread of single tickets; take the mean of each draw first, then its quantiles"
-        )
+        raise NotYet("that is the spread of single tickets; take the mean of each draw first, then its quantiles")
     if width > 0.11:
         raise NotYet(
             "twice as wide as it should be: a and b were drawn apart. They answered the same tickets, so draw "
@@ -203,13 +195,9 @@ def _verify_front(answer):
     if names - WAYS.keys():
         raise NotYet("something comes back that is no name; give back the keys of `ways`")
     if not names:
-        raise NotYet(
-            "nothing is left: each way is at most as dear as itself; someone else has to be better in one"
-        )
+        raise NotYet("nothing is left: each way is at most as dear as itself; someone else has to be better in one")
     if names == {"huge"}:
-        raise NotYet(
-            "that is the most accurate alone; the cheap ones that nobody beats at their price count as well"
-        )
+        raise NotYet("that is the most accurate alone; the cheap ones that nobody beats at their price count as well")
     if names == set(WAYS):
         raise NotYet("all are left, yet 'large' costs more than 'small' and is no better")
     if {"large", "slow prompt"} & names:
@@ -275,19 +263,15 @@ FRONT = Exercise(
 def _verify_break_even(answer):
     ours = number(answer(100.0, 0.5, 0.2))
     slips = {
-        100
-        / 0.5: "you divide by the whole time of a prompted answer; what an answer saves is the difference",
-        100
-        / 0.3: "not a whole number: an answer is given or not. The first that has paid is the next whole one",
+        100 / 0.5: "you divide by the whole time of a prompted answer; what an answer saves is the difference",
+        100 / 0.3: "not a whole number: an answer is given or not. The first that has paid is the next whole one",
         333.0: "rounded down: after that many the training has not quite been paid for",
         100 / 0.2: "you divide by the time of a trained answer; what an answer saves is the difference",
         -333.0: "negative: prompted minus trained is what an answer saves",
     }
     refuse_slips(ours, slips)
     if ours != 334:
-        raise NotYet(
-            f"for 100 s of training, 0.5 s and 0.2 s an answer you get {ours:g}; each answer saves 0.3 s"
-        )
+        raise NotYet(f"for 100 s of training, 0.5 s and 0.2 s an answer you get {ours:g}; each answer saves 0.3 s")
     for prompted in (0.2, 0.1):
         try:
             never = number(answer(100.0, prompted, 0.2))
@@ -380,9 +364,7 @@ def _one_step(weight, master, kind, right, step: int):
         )
     if not torch.allclose(master.detach(), right, atol=1e-6):
         if torch.equal(master.detach(), weight.detach().float()):
-            raise NotYet(
-                "the masters are as coarse as the weights: they must never be read back from bfloat16"
-            )
+            raise NotYet("the masters are as coarse as the weights: they must never be read back from bfloat16")
         raise NotYet(f"after step {step} the masters are not where the optimizer should have taken them")
     if not torch.equal(weight.detach(), master.detach().to(kind)):
         raise NotYet("the masters have moved, the weights have not followed: weight.copy_(master)")

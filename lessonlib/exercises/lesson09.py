@@ -82,9 +82,7 @@ def _verify_pack(answer):
     first, second = codes[0::2].int(), codes[1::2].int()
     got = packed.int()
     if torch.equal(got, second * 16 + first):
-        raise NotYet(
-            "the two codes have changed places: the first one is the high half, as bitsandbytes has it"
-        )
+        raise NotYet("the two codes have changed places: the first one is the high half, as bitsandbytes has it")
     if torch.equal(got, first + second) or torch.equal(got, first | second):
         raise NotYet("both codes lie in the low half, one upon the other; move the first up by four bits")
     if torch.equal(got, codes[:4].int() * 16 + codes[4:].int()):
@@ -220,9 +218,7 @@ def _verify_backward(answer):
         raise NotYet("the numbers differ from autograd's; for y = x W' the gradient of x is g times W")
     wide = answer(torch.ones(2, 3), torch.ones(3, 7))
     if not isinstance(wide, torch.Tensor) or wide.shape != (2, 7):
-        raise NotYet(
-            f"for W of 3 × 7 the gradient of x has 7 columns; yours is {getattr(wide, 'shape', wide)}"
-        )
+        raise NotYet(f"for W of 3 × 7 the gradient of x has 7 columns; yours is {getattr(wide, 'shape', wide)}")
 
 
 BACKWARD = Exercise(
@@ -275,9 +271,7 @@ def _verify_rank(answer):
     }
     refuse_slips(ours, slips)
     if not math.isclose(ours, 512):
-        raise NotYet(
-            f"for 4,096 × 4,096 in 4 bits you get {ours:g}; set the bytes of both equal and solve for r"
-        )
+        raise NotYet(f"for 4,096 × 4,096 in 4 bits you get {ours:g}; set the bytes of both equal and solve for r")
     if not math.isclose(other := number(answer(576, 1536, 4)), 576 * 1536 / 4 / (576 + 1536)):
         raise NotYet(f"right for a square matrix, but for 576 × 1,536 you get {other:g}")
     if not math.isclose(other := number(answer(4096, 4096, 16)), 2048):

@@ -155,9 +155,7 @@ def _verify_nearest(answer):
     if ours.shape == (3,):
         raise NotYet("one number for each adapter comes back; one for each reply is asked for")
     if ours.shape != (4,):
-        raise NotYet(
-            f"one number for each of 4 replies is asked for; yours has the shape {tuple(ours.shape)}"
-        )
+        raise NotYet(f"one number for each of 4 replies is asked for; yours has the shape {tuple(ours.shape)}")
     gaps = (references - replies).abs().sum(-1)  # (K, N)
     if torch.equal(ours, gaps.argmax(0)) and not torch.equal(ours, wanted):
         raise NotYet("you name the adapter that is farthest from the reply")

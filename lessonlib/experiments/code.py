@@ -26,9 +26,7 @@ def code_hash(function: Callable) -> str:
     seen: dict[tuple[str, str], str] = {}
     _follow(function.__module__, function.__name__, seen)
     if not seen:
-        raise LookupError(
-            f"{function.__module__} defines no {function.__name__!r} on its own level: no code to hash"
-        )
+        raise LookupError(f"{function.__module__} defines no {function.__name__!r} on its own level: no code to hash")
     return hashlib.sha256("\0".join(sorted(seen.values())).encode()).hexdigest()[:12]
 
 
@@ -171,9 +169,7 @@ def _without_registration(node: ast.stmt) -> ast.stmt:
 
 def _registers(decorator: ast.expr) -> bool:
     return (
-        isinstance(decorator, ast.Call)
-        and isinstance(decorator.func, ast.Name)
-        and decorator.func.id == "experiment"
+        isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Name) and decorator.func.id == "experiment"
     )
 
 

@@ -105,8 +105,7 @@ VALIDATION, TEST = {"split": "validation", "count": 100}, {"split": "test", "cou
 def chosen_form() -> str:
     """The form with the best mean accuracy on validation tickets, over no and over eight examples."""
     means = {
-        form: np.mean([run.accuracy for run in load_runs("few_shot", form=form, **VALIDATION)])
-        for form in FORMS
+        form: np.mean([run.accuracy for run in load_runs("few_shot", form=form, **VALIDATION)]) for form in FORMS
     }
     return max(means, key=means.get)
 
@@ -121,9 +120,7 @@ def label_runs(shots: int = 8) -> dict[str, list[Run]]:
     """Right and random labels, draw by draw."""
     form = chosen_form()
     return {
-        name.replace("few_shot", "right labels").replace("_", " "): load_runs(
-            name, shots=shots, form=form, **TEST
-        )
+        name.replace("few_shot", "right labels").replace("_", " "): load_runs(name, shots=shots, form=form, **TEST)
         for name in ("few_shot", "random_labels")
     }
 

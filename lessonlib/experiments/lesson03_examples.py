@@ -73,10 +73,7 @@ def examples_chosen(way: str, seed: int, split: str) -> dict:
         return prompt_results(prompts[0], split) | {"labels": [[label for _, label in groups[0]]]}
     model, tokenizer = scorer()
     scores = torch.stack(
-        [
-            score_prompt(model, tokenizer, p, [*CONTENT_FREE, text])
-            for p, text in zip(prompts, texts, strict=True)
-        ]
+        [score_prompt(model, tokenizer, p, [*CONTENT_FREE, text]) for p, text in zip(prompts, texts, strict=True)]
     )
     rounded = [[[round(value, 3) for value in row] for row in group] for group in scores.tolist()]
     agree = [sum(label == target for _, label in group) for group, target in zip(groups, targets)]

@@ -32,9 +32,7 @@ SEEDS = (0, 1)
 
 def _learned(model, tokenizer, *, learning_rate: float, steps: int, batch_size: int, seed: int) -> dict:
     task, rows = tickets_task(tokenizer), corpora.tickets("train")
-    batches = task.training_batches(
-        rows["text"], rows["intent"], steps=steps, batch_size=batch_size, seed=seed
-    )
+    batches = task.training_batches(rows["text"], rows["intent"], steps=steps, batch_size=batch_size, seed=seed)
     history = fit(model, batches, learning_rate=learning_rate)
     scores = {}
     for split in ("validation", "test"):
@@ -50,9 +48,7 @@ def prompt_tuning(tokens: int, learning_rate: float, steps: int, batch_size: int
     seed_everything(seed)
     model, tokenizer = load_base()
     add_prompt(model, tokens, tokenizer(START).input_ids, module=SoftPrompt)
-    return _learned(
-        model, tokenizer, learning_rate=learning_rate, steps=steps, batch_size=batch_size, seed=seed
-    )
+    return _learned(model, tokenizer, learning_rate=learning_rate, steps=steps, batch_size=batch_size, seed=seed)
 
 
 @experiment(right_answers=test_intents)
@@ -63,9 +59,7 @@ def prefix_tuning(
     seed_everything(seed)
     model, tokenizer = load_base()
     add_prefix(model, tokens, tokenizer(START).input_ids if start == "text" else None, module=Prefix)
-    return _learned(
-        model, tokenizer, learning_rate=learning_rate, steps=steps, batch_size=batch_size, seed=seed
-    )
+    return _learned(model, tokenizer, learning_rate=learning_rate, steps=steps, batch_size=batch_size, seed=seed)
 
 
 # --- which runs are recorded -----------------------------------------------------------------------------------------

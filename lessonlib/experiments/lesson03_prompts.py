@@ -90,11 +90,7 @@ def sentiment_tickets(split: str = "validation") -> tuple[list[str], list[int]]:
 def example_pool() -> list[list[str]]:
     """The short training tickets of either class, from which examples are drawn."""
     rows = corpora.tickets("train")
-    short = [
-        (text, label)
-        for text, label in zip(rows["text"], rows["sentiment"])
-        if len(text) <= EXAMPLE_CHARACTERS
-    ]
+    short = [(text, label) for text, label in zip(rows["text"], rows["sentiment"]) if len(text) <= EXAMPLE_CHARACTERS]
     return [[text for text, label in short if label == c] for c in CLASSES]
 
 
@@ -108,15 +104,11 @@ def draw_examples(labels: str, seed: int = 0) -> list[tuple[str, int]]:
     return [(next(drawn["NP".index(letter)]), "NP".index(letter)) for letter in labels]
 
 
-def make_prompt(
-    words: str, separator: str, instruction: str, examples: Sequence[tuple[str, int]]
-) -> FewShotPrompt:
+def make_prompt(words: str, separator: str, instruction: str, examples: Sequence[tuple[str, int]]) -> FewShotPrompt:
     """A prompt of the grid from the names of its parts."""
     labels = WORDS[words]
     shown = [(text, labels[label]) for text, label in examples]
-    return FewShotPrompt(
-        labels, shown, INSTRUCTIONS[instruction].format(*labels), TEMPLATE, SEPARATORS[separator]
-    )
+    return FewShotPrompt(labels, shown, INSTRUCTIONS[instruction].format(*labels), TEMPLATE, SEPARATORS[separator])
 
 
 def prompt_of(run: Run) -> FewShotPrompt:

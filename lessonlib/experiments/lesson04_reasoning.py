@@ -90,9 +90,7 @@ def _options(row: dict) -> list[str]:
 
 def _with_options(row: dict) -> Demonstration:
     options = _options(row)
-    return Demonstration(
-        f"{row['question']} Options: {'; '.join(options)}.", row["chain"], options[row["answer"]]
-    )
+    return Demonstration(f"{row['question']} Options: {'; '.join(options)}.", row["chain"], options[row["answer"]])
 
 
 def _ticket(row: dict, chain: str = "") -> Demonstration:
@@ -113,15 +111,11 @@ def _ask(model, tokenizer, way: str, shown, texts: Sequence[str], most_tokens: i
     """What the model wrote, with the words that its prompt ended in where the answer's place depends on them."""
     write = functools.partial(write_behind, model, tokenizer)
     if way == "chain":
-        return write(
-            chain_prompt("", shown).removesuffix("Q: \nA:"), [chain_prompt(q) for q in texts], most_tokens
-        )
+        return write(chain_prompt("", shown).removesuffix("Q: \nA:"), [chain_prompt(q) for q in texts], most_tokens)
     if way == "step by step":
         chains = write("", [step_by_step_prompt(q) for q in texts], most_tokens)
         asked = [step_by_step_answer_prompt(q, chain) for q, chain in zip(texts, chains)]
-        return [
-            f"{c}\nTherefore, the answer is{end}" for c, end in zip(chains, write("", asked, ANSWER_TOKENS))
-        ]
+        return [f"{c}\nTherefore, the answer is{end}" for c, end in zip(chains, write("", asked, ANSWER_TOKENS))]
     shown = shown if way == "direct" else ()
     prefix = direct_prompt("", shown).removesuffix("Q: \nA: The answer is")
     ends = write(prefix, [direct_prompt(q) for q in texts], ANSWER_TOKENS)
@@ -222,9 +216,7 @@ MOST_TOKENS = {"chain": 90, "answer": 8, "program": 90}
 
 
 @experiment(right_answers=answers_of_problems)
-def tuned(
-    target: str, seed: int, most_steps: int, r: int, learning_rate: float, steps: int, batch_size: int
-) -> dict:
+def tuned(target: str, seed: int, most_steps: int, r: int, learning_rate: float, steps: int, batch_size: int) -> dict:
     """LoRA on the word problems of at most so many steps, to write their chain, their answer alone or their program."""
     training = {
         "r": r,

@@ -79,9 +79,7 @@ def learning_rate_trial(data: str, learning_rate: float, seed: int) -> dict:
     return {"corpus": data, "score": score(network, unseen)}
 
 
-def controls(
-    network, tickets, train, *, start, other_start, dense_scores, shuffle, progress=lambda: None
-) -> dict:
+def controls(network, tickets, train, *, start, other_start, dense_scores, shuffle, progress=lambda: None) -> dict:
     """Three networks beside each ticket, as sparse as it is in each layer; for each the results of its training.
 
     re-initialized: the ticket's mask, another start. random mask: the ticket's start, as many weights in random places.
@@ -121,9 +119,7 @@ def lottery(data: str, seed: int, learning_rate: float, rounds: int, share: floa
         scores.setdefault("dense", {name: size.clone() for name, size in sizes.items()})
         return sizes
 
-    tickets = iterative_magnitude_pruning(
-        network, train, rounds, share, one_round=one_round, progress=bar.update
-    )
+    tickets = iterative_magnitude_pruning(network, train, rounds, share, one_round=one_round, progress=bar.update)
     beside = controls(
         network, [tickets[k] for k in compared], train, start=start, other_start=other,
         dense_scores=scores["dense"], shuffle=lambda masks: shuffled(masks, seed), progress=bar.update,
@@ -225,11 +221,7 @@ def curves(experiment: str = "lottery", **settings) -> tuple[list[float], dict[s
 
 def record_all() -> None:
     """Record every run of 05's first half that is not there yet."""
-    asked = [
-        ("learning_rate_trial", {"data": data, "learning_rate": rate})
-        for data in digits.SETS
-        for rate in TRIED
-    ]
+    asked = [("learning_rate_trial", {"data": data, "learning_rate": rate}) for data in digits.SETS for rate in TRIED]
     asked += [("lottery", {"data": data, "learning_rate": rate, **SCHEDULE}) for data, rate in RATE.items()]
     asked += [("lottery", {"data": "mnist1d", "learning_rate": HIGH_RATE, **SHORTER})]
     others = {"data": "mnist1d", "learning_rate": RATE["mnist1d"], **SHORTER}

@@ -110,9 +110,7 @@ def houlsby_between(between: str, m: int, seed: int, **training) -> dict:
     """Adapters with another function, or none, between their two layers."""
     seed_everything(seed)
     model, tokenizer = load_base()
-    return train_and_judge(
-        add_adapters(model, m, module=BETWEEN[between]), tokenizer, "intent", seed, **training
-    )
+    return train_and_judge(add_adapters(model, m, module=BETWEEN[between]), tokenizer, "intent", seed, **training)
 
 
 # --- which runs are recorded -----------------------------------------------------------------------------------------

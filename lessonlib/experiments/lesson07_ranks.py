@@ -33,14 +33,10 @@ def _score(model, task: LabelTask, split: str) -> Accuracy:
     return accuracy(model, task, rows["text"], rows["intent"])
 
 
-def _train_and_score(
-    model, tokenizer, *, learning_rate: float, steps: int, batch_size: int, seed: int
-) -> dict:
+def _train_and_score(model, tokenizer, *, learning_rate: float, steps: int, batch_size: int, seed: int) -> dict:
     task = tickets_task(tokenizer)
     rows = corpora.tickets("train")
-    batches = task.training_batches(
-        rows["text"], rows["intent"], steps=steps, batch_size=batch_size, seed=seed
-    )
+    batches = task.training_batches(rows["text"], rows["intent"], steps=steps, batch_size=batch_size, seed=seed)
     history = fit(model, batches, learning_rate=learning_rate)
     validation = _score(model, task, "validation")
     scores = {"score": _score(model, task, "test"), "validation": validation.value}
@@ -69,9 +65,7 @@ def full_fine_tuning(seed: int, **training) -> dict:
     """All weights trained in float32 (bfloat16 weights would swallow the small steps); the spectrum of what changed."""
     seed_everything(seed)
     model, tokenizer = load_base(dtype=torch.float32)
-    before = {
-        name: p.detach().clone() for name, p in model.named_parameters() if name.endswith("q_proj.weight")
-    }
+    before = {name: p.detach().clone() for name, p in model.named_parameters() if name.endswith("q_proj.weight")}
     results = _train_and_score(model, tokenizer, seed=seed, **training)
     updates = {
         name.removesuffix(".weight"): p.detach() - before[name]

@@ -224,9 +224,7 @@ def _which(text: str) -> int | None:
 
 def _facts(tokenizer) -> Pairs:
     told = [("Handbook:", f" {row['fact']}") for row in corpora.handbook()]
-    return told + [
-        (f"Q: {row['question']}\nA:", f" {row['answer']}.") for row in corpora.handbook_questions("train")
-    ]
+    return told + [(f"Q: {row['question']}\nA:", f" {row['answer']}.") for row in corpora.handbook_questions("train")]
 
 
 def _answered(model, tokenizer, rows: Sequence[dict]) -> list[int]:

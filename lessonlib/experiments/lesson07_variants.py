@@ -176,14 +176,10 @@ def _upright() -> VisionTransformer:
 
 
 @experiment(right_answers=_test_digits)
-def variant_on_digits(
-    variant: str, learning_rates: list[float], seed: int, steps: int, batch_size: int
-) -> dict:
+def variant_on_digits(variant: str, learning_rates: list[float], seed: int, steps: int, batch_size: int) -> dict:
     """One of DIGIT_VARIANTS: a network of upright digits learns lying ones at each rate; the better one is tested."""
     lying, trials, best = turned(digits("train")), [], None
-    train, held_out = (
-        Images(lying.x[rows], lying.y[rows]) for rows in (slice(HELD_OUT, None), slice(HELD_OUT))
-    )
+    train, held_out = (Images(lying.x[rows], lying.y[rows]) for rows in (slice(HELD_OUT, None), slice(HELD_OUT)))
     for rate in learning_rates:
         model = copy.deepcopy(_upright())
         seed_everything(seed)

@@ -132,9 +132,7 @@ def off_task(model: nn.Module, tokenizer) -> dict:
 
 
 @experiment(right_answers=test_intents)
-def head_to_head(
-    method: str, examples: int, learning_rate: float, seed: int, steps: int, batch_size: int
-) -> dict:
+def head_to_head(method: str, examples: int, learning_rate: float, seed: int, steps: int, batch_size: int) -> dict:
     """One of the `TRAINED` ways, on so many training tickets."""
     seed_everything(seed)
     model, tokenizer = load_base()
@@ -270,9 +268,7 @@ def record_sizes(methods: Sequence[str] = MAIN) -> None:
                 _record_one(method, examples, rate(method), seed)
 
 
-def _record_one(
-    method: str, examples: int, learning_rate: float, seed: int, training: dict = TRAINING
-) -> None:
+def _record_one(method: str, examples: int, learning_rate: float, seed: int, training: dict = TRAINING) -> None:
     settings = {"learning_rate": learning_rate, "seed": seed, **training}
     record("head_to_head", method=method, examples=examples, **settings)
 

@@ -50,9 +50,7 @@ def ticket_batches(tokenizer, steps: int, batch_size: int, seed: int) -> list[Ba
         raise LaunchError(f"batch size {batch_size}: expected 1 to {len(texts)}, the number of tickets")
     whole = len(texts) - len(texts) % batch_size
     task = ticket_task(tokenizer)
-    return task.training_batches(
-        texts[:whole], targets[:whole], steps=steps, batch_size=batch_size, seed=seed
-    )
+    return task.training_batches(texts[:whole], targets[:whole], steps=steps, batch_size=batch_size, seed=seed)
 
 
 def train(options: argparse.Namespace) -> dict:
@@ -89,9 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="lessonlib.experiments.lesson09_distributed", description="LoRA on tickets."
     )
-    parser.add_argument(
-        "--output", type=Path, required=True, help="directory for the adapter, in PEFT's format"
-    )
+    parser.add_argument("--output", type=Path, required=True, help="directory for the adapter, in PEFT's format")
     parser.add_argument("--processes", type=int, help="how many there must be (as many as there are)")
     parser.add_argument("--four-bit", action="store_true", help="QLoRA: the base in NF4")
     parser.add_argument("--base", type=Path, help="directory of another base model")

@@ -105,9 +105,7 @@ def _batches(tokenizer, tasks: Sequence[str], seed: int, steps: int, batch_size:
     """Batches of one question each; those of several questions are shuffled."""
     share = steps // len(tasks)
     settings = {"steps": share, "batch_size": batch_size, "seed": seed}
-    batches = [
-        b for t in tasks for b in ticket_task(tokenizer, t).training_batches(*short_tickets(t), **settings)
-    ]
+    batches = [b for t in tasks for b in ticket_task(tokenizer, t).training_batches(*short_tickets(t), **settings)]
     if len(tasks) > 1:
         random.Random(seed).shuffle(batches)
     return batches
@@ -196,9 +194,7 @@ def request_features(model: nn.Module, tokenizer, texts: Sequence[str]) -> torch
 
 def requests_about(texts: Sequence[str], wordings: Sequence[int]) -> list[str]:
     """Each question about each text; the wordings take turns."""
-    return [
-        request(task, wordings[i % len(wordings)], text) for task in TASKS for i, text in enumerate(texts)
-    ]
+    return [request(task, wordings[i % len(wordings)], text) for task in TASKS for i, text in enumerate(texts)]
 
 
 def _routed(base, tokenizer, trio, predictions, seed) -> tuple[dict, dict]:
@@ -269,9 +265,7 @@ def stacked_tasks(stack: bool, seed: int, r: int, learning_rate: float, steps: i
 
 def mean_scores(runs: Sequence[Run]) -> list[list[float]]:
     """Accuracies after each question was learnt, as stacked_tasks gives them, each the mean of the runs."""
-    return [
-        [fmean(of_one) for of_one in zip(*rows)] for rows in zip(*(run.results["scores"] for run in runs))
-    ]
+    return [[fmean(of_one) for of_one in zip(*rows)] for rows in zip(*(run.results["scores"] for run in runs))]
 
 
 # --- which runs are recorded -----------------------------------------------------------------------------------------

@@ -57,11 +57,7 @@ def teacher(seed: int) -> dict:
     """The teacher itself."""
     model, tokenizer = tuned_teacher(seed, **TEACHER)
     task = ticket_task(tokenizer)
-    return (
-        scores(model, task)
-        | {"bytes": tensor_bytes(model.parameters())}
-        | forward_seconds(task, teacher=model)
-    )
+    return scores(model, task) | {"bytes": tensor_bytes(model.parameters())} | forward_seconds(task, teacher=model)
 
 
 @experiment(right_answers=test_intents)
@@ -71,9 +67,7 @@ def untrained(kept: str, layers: int, seed: int) -> dict:
     return scores(with_fewer_layers(model, layers, CHOICES[kept]), ticket_task(tokenizer))
 
 
-def _student(
-    loss, kept: str, layers: int, seed: int, learning_rate: float, steps: int, batch_size: int
-) -> dict:
+def _student(loss, kept: str, layers: int, seed: int, learning_rate: float, steps: int, batch_size: int) -> dict:
     model, tokenizer = tuned_teacher(seed, **TEACHER)
     task, student = ticket_task(tokenizer), with_fewer_layers(model, layers, CHOICES[kept])
     batches = task.training_batches(*short_tickets(), steps=steps, batch_size=batch_size, seed=seed)
@@ -107,9 +101,7 @@ SEEDS = (0, 1, 2)
 
 def compared(kept: str) -> tuple[float, float, float]:
     """Accuracy of distilled students minus that of those by labels: (difference, low, high), over the test tickets."""
-    return mean_difference(
-        *([run.answers() for run in chosen(way, kept=kept)] for way in ("distilled", "by_labels"))
-    )
+    return mean_difference(*([run.answers() for run in chosen(way, kept=kept)] for way in ("distilled", "by_labels")))
 
 
 def record_all() -> None:

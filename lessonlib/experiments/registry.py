@@ -73,9 +73,7 @@ def modules() -> tuple[ModuleType, ...]:
     """The modules of experiments that record runs, in the order of their names. Imports all lessonNN_topic modules."""
     package = importlib.import_module(__package__)
     names = sorted(info.name for info in pkgutil.iter_modules(package.__path__))
-    lessons = [
-        importlib.import_module(f"{__package__}.{name}") for name in names if name.startswith("lesson")
-    ]
+    lessons = [importlib.import_module(f"{__package__}.{name}") for name in names if name.startswith("lesson")]
     return tuple(module for module in lessons if hasattr(module, "record_all"))
 
 

@@ -58,9 +58,7 @@ def _legend(ax) -> None:
     from matplotlib.patches import Patch
 
     patches = [Patch(facecolor=COLOURS[p], hatch=HATCHES[p], edgecolor=INK, label=p) for p in COLOURS]
-    ax.legend(
-        handles=patches, ncols=4, loc="lower center", bbox_to_anchor=(0.45, 1.02), frameon=False, fontsize=10
-    )
+    ax.legend(handles=patches, ncols=4, loc="lower center", bbox_to_anchor=(0.45, 1.02), frameon=False, fontsize=10)
 
 
 # --- bytes by component ----------------------------------------------------------------------------------------------
@@ -120,7 +118,9 @@ def draw_predicted(ax, pairs: dict[str, tuple[float, float]]) -> str:
     ax.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     ax.set_title(f"Largest error: {100 * worst:.1f} %")
     parts = "; ".join(f"{name} {p / 1e6:.1f} and {m / 1e6:.1f}" for name, (p, m) in pairs.items())
-    return f"Pairs of bars, predicted and measured megabytes: {parts}. The largest error is {100 * worst:.1f} per cent."
+    return (
+        f"Pairs of bars, predicted and measured megabytes: {parts}. The largest error is {100 * worst:.1f} per cent."
+    )
 
 
 def predicted_and_measured(pairs: dict[str, tuple[float, float]]) -> Picture:
@@ -147,9 +147,7 @@ def draw_scaling(ax, sizes: Sequence[float], lines: dict[str, Sequence[float]], 
     ax.set(xscale="log", yscale="log", xlabel="parameters (log scale)", ylabel=f"{unit} (log scale)")
     ax.set_ylim(None, 4 * max(max(values) for values in lines.values()))
     ax.set_title("Slope 1 is proportional; exponential growth would bend upwards")
-    return (
-        f"{unit} against parameters on two logarithmic axes: {'; '.join(parts)}. Straight lines of slope 1."
-    )
+    return f"{unit} against parameters on two logarithmic axes: {'; '.join(parts)}. Straight lines of slope 1."
 
 
 def scaling(sizes: Sequence[float], lines: dict[str, Sequence[float]], unit: str) -> Picture:
@@ -203,9 +201,7 @@ def draw_plan(ax, model: str, method: str, precision: str, recompute: str, gpu: 
     verdict = _verdict(fit)
     _headline(ax, f"{model}: {verdict}")
     other = f"; the nearest plan that fits takes {_size(fit.nearest_memory.total)}" if len(bars) == 2 else ""
-    return (
-        f"{model}, {fit.plan}, on {gpu}: {_size(fit.memory.total)} of {_size(fit.usable)}, {verdict}{other}."
-    )
+    return f"{model}, {fit.plan}, on {gpu}: {_size(fit.memory.total)} of {_size(fit.usable)}, {verdict}{other}."
 
 
 def _verdict(fit) -> str:

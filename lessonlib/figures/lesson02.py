@@ -66,9 +66,7 @@ def shots_sweep(runs: dict[int, Sequence], chance: float) -> Picture:
     return Picture(draw_shots, {k: [run.accuracy for run in group] for k, group in runs.items()}, chance)
 
 
-def draw_growing_prompt(
-    axes, shown: Sequence[str], tokens: int, groups: dict, chance: float, room: int
-) -> str:
+def draw_growing_prompt(axes, shown: Sequence[str], tokens: int, groups: dict, chance: float, room: int) -> str:
     """Left the prompt, a box an example; right the accuracy that was measured with as many."""
     left, right = axes
     left.set_axis_off()
@@ -76,9 +74,7 @@ def draw_growing_prompt(
     for row, text in enumerate(rows):
         edge = row in (0, len(rows) - 1)
         left.add_patch(
-            Rectangle(
-                (0, -row), 1, -0.86, facecolor="#EEEEEE" if edge else PALE, edgecolor=INK, linewidth=0.7
-            )
+            Rectangle((0, -row), 1, -0.86, facecolor="#EEEEEE" if edge else PALE, edgecolor=INK, linewidth=0.7)
         )
         if not edge:
             left.text(0.04, -row - 0.43, "message", va="center", fontsize=8, style="italic")
@@ -149,9 +145,7 @@ def draw_attention(ax, shares: np.ndarray, parts: Sequence[str]) -> str:
     ax.grid(visible=False)
     means = 100 * shares.mean(0)
     for row, mean in enumerate(means):
-        ax.annotate(
-            f"{mean:.0f} %", (len(shares) - 0.5, row), (6, 0), textcoords="offset points", va="center"
-        )
+        ax.annotate(f"{mean:.0f} %", (len(shares) - 0.5, row), (6, 0), textcoords="offset points", va="center")
     top = int(np.argmax(means))
     ax.set_title(f"The last token looks most at: {parts[top]}")
     each = listed([f"{part} {mean:.0f}" for part, mean in zip(parts, means)])
@@ -172,9 +166,7 @@ def attention_by_part(shares: np.ndarray, parts: Sequence[str]) -> Picture:
 def draw_scale(axes, sizes: dict[str, float], averages: dict, gains: dict) -> str:
     """Left averages by model size, a line a setting; right the gain from examples, a line a choice of tasks."""
     parts = []
-    for ax, lines, title in zip(
-        axes, (averages, gains), ("No jump in the averages", "The gain hangs on two tasks")
-    ):
+    for ax, lines, title in zip(axes, (averages, gains), ("No jump in the averages", "The gain hangs on two tasks")):
         ends = apart([values[-1] for values in lines.values()], 0.07 * _span(lines))
         for (name, values), (colour, mark), end in zip(lines.items(), LOOKS, ends):
             ax.plot(range(len(sizes)), values, mark, color=colour)
@@ -207,9 +199,7 @@ def draw_metric(ax, p: Sequence[float], lengths: dict[int, Sequence[float]]) -> 
         half, there = (float(p[np.argmax(values >= level)]) for level in (0.5, height))
         ax.plot(100 * p, 100 * values, mark[1:], color=colour)
         name = f"{length} token" + ("s" if length > 1 else "")
-        ax.annotate(
-            name, (100 * there, 100 * height), (-8, 2), textcoords="offset points", color=colour, ha="right"
-        )
+        ax.annotate(name, (100 * there, 100 * height), (-8, 2), textcoords="offset points", color=colour, ha="right")
         parts.append(f"{name} passes 50 per cent at {100 * half:.0f}")
     ax.set(xlabel="accuracy of one token, %", ylabel="exact match, %", xlim=(0, 100), ylim=(0, 103))
     ax.set_title("One smooth rise, and the jump that an exact match makes of it")

@@ -52,8 +52,7 @@ def by_level(cells: Sequence[tuple[dict, float]], factor: str) -> dict[str, np.n
     """Accuracies, in per cent, of the cells that share a level of one factor."""
     levels = dict.fromkeys(settings[factor] for settings, _ in cells)
     return {
-        level: np.array([100 * value for settings, value in cells if settings[factor] == level])
-        for level in levels
+        level: np.array([100 * value for settings, value in cells if settings[factor] == level]) for level in levels
     }
 
 
@@ -63,9 +62,7 @@ def draw_factors(ax, cells: Sequence[tuple[dict, float]], factors: dict[str, str
     for factor, title in factors.items():
         groups = by_level(cells, factor)
         for level, values in groups.items():
-            ax.plot(
-                values, [row] * len(values), "o", color=SKY, markeredgecolor=BLUE, alpha=0.5, markersize=5
-            )
+            ax.plot(values, [row] * len(values), "o", color=SKY, markeredgecolor=BLUE, alpha=0.5, markersize=5)
             ax.plot([values.mean()] * 2, [row - 0.35, row + 0.35], color=VERMILION, linewidth=3)
             ticks[row] = f"{title}: {level}"
             row += 1
@@ -99,9 +96,7 @@ def draw_orders(ax, orders: dict[str, tuple[float, float]]) -> str:
     for place, (_, (raw, after)) in enumerate(ranked):
         ax.plot([place, place], [100 * raw, 100 * after], color="#BBBBBB", linewidth=1.2, zorder=1)
         ax.plot([place], [100 * raw], "o", color=VERMILION, label="as it is" if not place else None)
-        ax.plot(
-            [place], [100 * after], "D", color=BLUE, markersize=5, label="calibrated" if not place else None
-        )
+        ax.plot([place], [100 * after], "D", color=BLUE, markersize=5, label="calibrated" if not place else None)
     ax.axhline(CHANCE, color=INK, linewidth=0.8, linestyle=":")
     ax.set_xticks(range(len(ranked)), [name for name, _ in ranked], rotation=90, fontsize=9)
     ax.set(xlabel="order of the four examples", ylabel="accuracy, %")
@@ -218,8 +213,7 @@ def draw_meter(axes, prompt: str, values: dict[str, tuple[float, float, float]],
     first, second = (100 * values[name][0] for name in names[:2])
     right.set_title(f"{first:.0f} %, {names[1]} {second:.0f} %")
     parts = ", ".join(
-        f"{name} {100 * v:.0f} per cent ({100 * a:.0f} to {100 * b:.0f})"
-        for name, (v, a, b) in values.items()
+        f"{name} {100 * v:.0f} per cent ({100 * a:.0f} to {100 * b:.0f})" for name, (v, a, b) in values.items()
     )
     text = " / ".join(line for line in prompt.split("\n") if line.strip())
     return f"Accuracy on {n} tickets, with 95 per cent intervals: {parts}; chance is {CHANCE}. The prompt: {text}."

@@ -18,8 +18,7 @@ PALE = "#E3EDF4"
 def draw_by_steps(ax, counts: dict[str, dict[int, tuple[int, int]]], chance: float | None) -> str:
     """Share of right answers by number of steps, a line a way to answer, with 95 per cent intervals."""
     values = {
-        name: {steps: 100 * right / n for steps, (right, n) in by_steps.items()}
-        for name, by_steps in counts.items()
+        name: {steps: 100 * right / n for steps, (right, n) in by_steps.items()} for name, by_steps in counts.items()
     }
     longest = max(steps for by_steps in counts.values() for steps in by_steps)
     ends = apart([max(3, by_steps[max(by_steps)]) for by_steps in values.values()], 8)
@@ -60,9 +59,7 @@ def draw_gains(axes, by_size: dict[str, dict[float, float]], by_task: dict[str, 
     names = []
     for (family, gains), (colour, mark) in zip(by_size.items(), LOOKS):
         left.plot(list(gains), list(gains.values()), mark, color=colour, label=family)
-        names.append(
-            f"{family} {listed([f'{gain:+.1f} at {size:g} billion' for size, gain in gains.items()])}"
-        )
+        names.append(f"{family} {listed([f'{gain:+.1f} at {size:g} billion' for size, gain in gains.items()])}")
     left.axhline(0, color=INK, linewidth=0.8)
     left.set(xscale="log", xlabel="parameters, billions (log scale)", ylabel="chain minus direct, points")
     left.set_xticks([0.35, 1, 10, 100, 540], ["0.35", "1", "10", "100", "540"])
@@ -79,9 +76,7 @@ def draw_gains(axes, by_size: dict[str, dict[float, float]], by_task: dict[str, 
     right.set(xlabel="chain minus direct, points", ylim=(-0.6, len(tasks) - 0.4))
     right.legend(frameon=False, loc="lower right")
     right.set_title("By task: from harm to much")
-    return (
-        f"Points that chains add in published tables. On GSM8K by size and then by task: {'; '.join(names)}."
-    )
+    return f"Points that chains add in published tables. On GSM8K by size and then by task: {'; '.join(names)}."
 
 
 def published_gains(by_size: dict[str, dict[float, float]], by_task: dict[str, dict[str, float]]) -> Picture:
@@ -149,7 +144,9 @@ def draw_votes(ax, accuracies: dict[int, float], greedy: float, n: int) -> str:
     ax.set_ylim(min(0.0, *low), min(104, 1.25 * max(*high, 100 * greedy)))
     ax.set_title(f"1 sampled chain: {values[0]:.0f} %, {votes[-1]} that vote: {values[-1]:.0f} %")
     parts = listed([f"{value:.0f} with {v}" for v, value in zip(votes, values)])
-    return f"Right answers in per cent of {n} problems by number of votes: {parts}; one greedy chain {100 * greedy:.0f}."
+    return (
+        f"Right answers in per cent of {n} problems by number of votes: {parts}; one greedy chain {100 * greedy:.0f}."
+    )
 
 
 def votes_curve(accuracies: dict[int, float], greedy: float, n: int) -> Picture:
@@ -181,12 +178,8 @@ def draw_searches(axes, outcomes: dict[str, tuple[int, int, float]]) -> str:
     right.set_title("What the search cost")
     for ax in axes:
         ax.grid(axis="y", visible=False)
-    parts = [
-        f"{name} {outcomes[name][0]} solved with {outcomes[name][2]:.0f} states" for name in reversed(names)
-    ]
-    return (
-        f"Hands solved of {outcomes[names[0]][1]} and the median number of states looked at: {listed(parts)}."
-    )
+    parts = [f"{name} {outcomes[name][0]} solved with {outcomes[name][2]:.0f} states" for name in reversed(names)]
+    return f"Hands solved of {outcomes[names[0]][1]} and the median number of states looked at: {listed(parts)}."
 
 
 def searches(outcomes: dict[str, tuple[int, int, float]]) -> Picture:
@@ -212,9 +205,7 @@ def draw_toggle(
     asked, below = _wrapped(f"Q: {question}"), _wrapped(wrote)
     lines = len(asked) + 1 + len(below)
     height = min(0.068, 1 / lines)  # of a line, so that long texts fit
-    for place, (line, colour) in enumerate(
-        [(line, INK) for line in [*asked, ""]] + [(line, BLUE) for line in below]
-    ):
+    for place, (line, colour) in enumerate([(line, INK) for line in [*asked, ""]] + [(line, BLUE) for line in below]):
         text.text(
             0,
             1 - place * height,
@@ -257,8 +248,6 @@ def chain_toggle(
     from .widgets import chooser
 
     def picture(name, way):
-        return Picture(
-            draw_toggle, problems[name], *wrote(name, way), meters, way, size=(11, 4.4), columns=2, dpi=80
-        )
+        return Picture(draw_toggle, problems[name], *wrote(name, way), meters, way, size=(11, 4.4), columns=2, dpi=80)
 
     return chooser({"problem": list(problems), "written": list(meters)}, picture, start)

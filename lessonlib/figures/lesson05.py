@@ -49,9 +49,7 @@ def _sparsity_axis(ax, sparsity: Sequence[float]) -> np.ndarray:
     return -np.log2(1 - np.asarray(sparsity))
 
 
-def draw_curves(
-    ax, sparsity, curves: Mapping[str, Sequence[Sequence[float]]], near: float, limits=None
-) -> str:
+def draw_curves(ax, sparsity, curves: Mapping[str, Sequence[Sequence[float]]], near: float, limits=None) -> str:
     """Accuracy by sparsity: the mean over seeds as a line, its 95 % interval as a band."""
     places = _sparsity_axis(ax, sparsity)
     at, parts, ends = int(np.argmin(np.abs(np.asarray(sparsity) - near))), [], []
@@ -60,17 +58,13 @@ def draw_curves(
         ax.plot(places, mean, mark, color=colour, markersize=4)
         ax.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
         ends.append(mean[-1])
-        parts.append(
-            f"{name} {mean[0]:.1f} dense, {mean[at]:.1f} at {100 * sparsity[at]:.0f}, {mean[-1]:.1f} last"
-        )
+        parts.append(f"{name} {mean[0]:.1f} dense, {mean[at]:.1f} at {100 * sparsity[at]:.0f}, {mean[-1]:.1f} last")
     ax.set_ylabel("test accuracy, %")
     ax.set_ylim(limits)
     _name_the_ends(ax, places[-1], dict(zip(curves, ends)))
     first = next(iter(curves.values()))
     dense, ours = (100 * np.mean([values[i] for values in first]) for i in (0, at))
-    ax.set_title(
-        f"{next(iter(curves))}: {dense:.0f} % dense, {ours:.0f} % with {100 * sparsity[at]:.0f} % pruned"
-    )
+    ax.set_title(f"{next(iter(curves))}: {dense:.0f} % dense, {ours:.0f} % with {100 * sparsity[at]:.0f} % pruned")
     seeds = f"{len(first)} seeds, with 95 per cent intervals" if len(first) > 1 else "one seed"
     return (
         f"Test accuracy in per cent by the share of weights pruned, from {100 * sparsity[0]:.0f} to "
@@ -192,9 +186,7 @@ def sparsity_slider(start, tickets, curves: Mapping[str, Sequence[float]], layer
         data = k, weights, tickets[k].masks[layer].numpy(), sparsity, curves
         return Picture(draw_weights, *data, size=(11.5, 4.2), columns=2, dpi=80)
 
-    return slider(
-        "weights pruned", names, picture, start=names[int(np.argmin(np.abs(np.array(sparsity) - 0.9)))]
-    )
+    return slider("weights pruned", names, picture, start=names[int(np.argmin(np.abs(np.array(sparsity) - 0.9)))])
 
 
 # --- random subspaces --------------------------------------------------------------------------------------------------
@@ -223,11 +215,7 @@ def draw_subspaces(ax, scores: Mapping[int, Sequence[float]], full: float, total
     ax.set_xticks(list(means), [f"{d:,}" for d in means])
     ax.minorticks_off()
     ax.set_ylim(0, 105)
-    title = (
-        f"d90 ≈ {found:,} of {total:,}"
-        if found
-        else f"{100 * share:.0f} % is not held up to d = {max(means):,}"
-    )
+    title = f"d90 ≈ {found:,} of {total:,}" if found else f"{100 * share:.0f} % is not held up to d = {max(means):,}"
     ax.set_title(title)
     parts = ", ".join(f"{100 * mean:.0f} at d = {d}" for d, mean in means.items())
     least = min(len(values) for values in scores.values())
@@ -239,9 +227,7 @@ def draw_subspaces(ax, scores: Mapping[int, Sequence[float]], full: float, total
     )
 
 
-def subspace_curve(
-    scores: Mapping[int, Sequence[float]], full: float, total: int, share: float = 0.9
-) -> Picture:
+def subspace_curve(scores: Mapping[int, Sequence[float]], full: float, total: int, share: float = 0.9) -> Picture:
     """Accuracy of training in a random subspace, by its dimension d, and the d that reaches a share of full training.
 
     scores: for each d the accuracies of its seeds. full: of training all `total` parameters.

@@ -98,9 +98,7 @@ def _unfolded(ax, d: int, m: int) -> None:
     for low, high, name in ((0.05, 0.45, "down"), (0.95, 0.55, "up")):
         corners = [(-wide, low), (wide, low), (narrow, high), (-narrow, high)]
         ax.add_patch(Polygon(corners, facecolor=SKY, edgecolor=INK, alpha=0.55))
-        ax.text(
-            0, low + (high - low) * 0.28, f"{name}: {d * m:,} weights", ha="center", va="center", fontsize=10
-        )
+        ax.text(0, low + (high - low) * 0.28, f"{name}: {d * m:,} weights", ha="center", va="center", fontsize=10)
     ax.add_patch(Rectangle((-narrow, 0.45), 2 * narrow, 0.1, facecolor=VERMILION, edgecolor=INK))
     ax.text(-narrow - 0.04, 0.5, f"m = {m}", ha="right", va="center", color=VERMILION, weight="bold")
     _arrow(ax, (0.53, 0.0), (0.53, 1.0), 0.5, GREY)
@@ -151,9 +149,7 @@ def draw_starts(ax, same: dict[float, float]) -> str:
     same = {scale: 100 * share for scale, share in sorted(same.items())}
     ax.plot(list(same), list(same.values()), "o-", color=BLUE)
     for scale, share in same.items():
-        ax.annotate(
-            f"{share:.0f}", (scale, share), (0, 8), textcoords="offset points", color=BLUE, ha="center"
-        )
+        ax.annotate(f"{share:.0f}", (scale, share), (0, 8), textcoords="offset points", color=BLUE, ha="center")
     ax.set(xscale="log", ylim=(0, 115), xlabel="standard deviation of the start (log scale)")
     ax.set(ylabel="same next word as the base, %")
     ax.set_xticks(list(same), [f"{scale:g}" for scale in same])

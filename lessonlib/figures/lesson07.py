@@ -64,9 +64,7 @@ def spectrum(update: Sequence[float], noise: Sequence[float]) -> Picture:
 def draw_learning_curves(ax, curves: dict[str, Sequence[float]], window: int = 8) -> str:
     """Training loss by step, smoothed by a running mean, several runs in one picture."""
     parts, ends = [], []
-    for (name, losses), colour, line in zip(
-        curves.items(), (BLUE, VERMILION, GREY, OCHRE), ("-", "--", "-.", ":")
-    ):
+    for (name, losses), colour, line in zip(curves.items(), (BLUE, VERMILION, GREY, OCHRE), ("-", "--", "-.", ":")):
         losses = np.asarray(losses, dtype=float)
         smooth = np.array([losses[max(0, i - window + 1) : i + 1].mean() for i in range(len(losses))])
         steps = np.arange(1, len(losses) + 1)
@@ -79,9 +77,7 @@ def draw_learning_curves(ax, curves: dict[str, Sequence[float]], window: int = 8
     for height, step, name, colour in sorted(ends):
         height = max(height, lowest)
         ax.annotate(name, (step, height), (6, 0), textcoords="offset points", color=colour, va="center")
-        lowest = (
-            height + 0.07 * ax.get_ylim()[1]
-        )  # names of curves that end together stand one above the other
+        lowest = height + 0.07 * ax.get_ylim()[1]  # names of curves that end together stand one above the other
     longest = max(len(losses) for losses in curves.values())
     ax.set_xlim(0, longest * (1.02 + 0.018 * max(len(name) for name in curves)))
     ax.set_title("Training loss")
@@ -174,9 +170,7 @@ def draw_rank(axes, r: int, shape: tuple[int, int], update: Sequence[float], run
     gap, thin = 0.16 * d_in, max(r, 6)
     left.add_patch(Rectangle((d_in + gap, 0), thin, d_out, facecolor=BLUE, edgecolor=INK))
     left.text(d_in + gap + thin / 2, -0.06 * d_out, "B", ha="center", va="top", color=BLUE, weight="bold")
-    left.add_patch(
-        Rectangle((d_in + 1.6 * gap + thin, d_out - thin), d_in, thin, facecolor=VERMILION, edgecolor=INK)
-    )
+    left.add_patch(Rectangle((d_in + 1.6 * gap + thin, d_out - thin), d_in, thin, facecolor=VERMILION, edgecolor=INK))
     left.text(
         2 * d_in + 1.75 * gap + thin,
         d_out - thin / 2,

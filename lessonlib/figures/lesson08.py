@@ -35,19 +35,14 @@ def draw_ways(ax, scores: dict[str, Interval], seeds: dict[str, Sequence[float]]
     ax.set(xlabel="right of 200 test tickets, %", xlim=(0, 100))
     best = max(scores, key=lambda name: scores[name][0])
     ax.set_title(f"Highest here: {best}, {100 * scores[best][0]:.0f} %")
-    parts = [
-        f"{name} {100 * m:.0f} ({100 * low:.0f} to {100 * high:.0f})"
-        for name, (m, low, high) in scores.items()
-    ]
+    parts = [f"{name} {100 * m:.0f} ({100 * low:.0f} to {100 * high:.0f})" for name, (m, low, high) in scores.items()]
     return (
         f"Accuracy in per cent on the 200 test tickets by way, with 95 per cent intervals: {listed(parts)}. A dotted "
         f"line at chance, {100 * chance:.3g}. Highest is {best}."
     )
 
 
-def ways_compared(
-    scores: dict[str, Interval], seeds: dict[str, Sequence[float]], chance: float = 1 / 8
-) -> Picture:
+def ways_compared(scores: dict[str, Interval], seeds: dict[str, Sequence[float]], chance: float = 1 / 8) -> Picture:
     """Means with their intervals, and each seed, by way."""
     return Picture(draw_ways, scores, seeds, chance, size=(8.2, 1.4 + 0.42 * len(scores)))
 
@@ -55,9 +50,7 @@ def ways_compared(
 # --- accuracy by examples --------------------------------------------------------------------------------------------
 
 
-def draw_by_examples(
-    ax, curves: dict[str, dict[int, Sequence[float]]], level: tuple[str, float] | None
-) -> str:
+def draw_by_examples(ax, curves: dict[str, dict[int, Sequence[float]]], level: tuple[str, float] | None) -> str:
     """Accuracy by the number of training examples: each seed a dot, a line through the means."""
     sizes = sorted({size for line in curves.values() for size in line})
     means = {name: {n: 100 * float(np.mean(line[n])) for n in sorted(line)} for name, line in curves.items()}
@@ -67,9 +60,7 @@ def draw_by_examples(
     for (name, line), (colour, mark) in zip(means.items(), LOOKS):
         ax.plot(list(line), list(line.values()), mark, color=colour)
         for n, values in curves[name].items():
-            ax.plot(
-                [n] * len(values), [100 * v for v in values], mark[0], color=colour, alpha=0.35, markersize=4
-            )
+            ax.plot([n] * len(values), [100 * v for v in values], mark[0], color=colour, alpha=0.35, markersize=4)
         ends.append((list(line.values())[-1], name, colour))
     for height, (_, name, colour) in zip(apart([end[0] for end in ends], 6), ends):
         ax.annotate(
@@ -118,9 +109,7 @@ def draw_gaps(ax, gaps: dict[str, Interval], what: str) -> str:
     ax.set(xlabel=f"{what}, points")
     apart_from_zero = [name for name, (_, low, high) in gaps.items() if low > 0 or high < 0]
     ax.set_title(f"{len(apart_from_zero)} of {len(gaps)} intervals leave zero out")
-    parts = [
-        f"{n} {100 * m:+.0f} ({100 * low:+.0f} to {100 * high:+.0f})" for n, (m, low, high) in gaps.items()
-    ]
+    parts = [f"{n} {100 * m:+.0f} ({100 * low:+.0f} to {100 * high:+.0f})" for n, (m, low, high) in gaps.items()]
     return (
         f"{what[0].upper() + what[1:]} in points with 95 per cent intervals: {listed(parts)}. "
         f"{len(apart_from_zero)} of {len(gaps)} intervals leave zero out."
@@ -138,9 +127,7 @@ def gaps(differences: dict[str, Interval], what: str = "LoRA minus full fine-tun
 def draw_forgotten(axes, perplexity: dict[str, float], sentiment: dict[str, float]) -> str:
     """Perplexity on other texts, and right answers to another question, by way; the base is a line."""
     parts = []
-    for ax, values, label in zip(
-        axes, (perplexity, sentiment), ("perplexity on other texts", "sentiment right, %")
-    ):
+    for ax, values, label in zip(axes, (perplexity, sentiment), ("perplexity on other texts", "sentiment right, %")):
         base = values["zero-shot"]
         others = {name: value for name, value in values.items() if name != "zero-shot"}
         for row, value in enumerate(others.values()):
@@ -170,9 +157,7 @@ def front(ways: dict[str, tuple[float, float]]) -> list[str]:
     return sorted((name for name, way in ways.items() if not beaten(way)), key=lambda name: ways[name])
 
 
-def draw_cost(
-    ax, cost: str, costs: dict[str, float], scores: dict[str, Interval], log: bool, keep: Callable
-) -> str:
+def draw_cost(ax, cost: str, costs: dict[str, float], scores: dict[str, Interval], log: bool, keep: Callable) -> str:
     """Accuracy against one cost, with intervals; those that nobody beats joined by a line."""
     ways = {name: (value, 100 * scores[name][0]) for name, value in costs.items() if name in scores}
     best = sorted(keep(ways), key=lambda name: ways[name])
@@ -236,9 +221,7 @@ def cost_accuracy(costs: dict[str, dict[str, float]], scores: dict[str, Interval
 
     return chooser(
         {"cost": list(costs)},
-        lambda cost: Picture(
-            draw_cost, cost, costs[cost], scores, "parameters" in cost, keep, size=(8.6, 4.4)
-        ),
+        lambda cost: Picture(draw_cost, cost, costs[cost], scores, "parameters" in cost, keep, size=(8.6, 4.4)),
         start=[next(iter(costs))],
     )
 

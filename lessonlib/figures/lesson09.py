@@ -89,9 +89,7 @@ def bits_slider(W: torch.Tensor, bits: Sequence[int] = (2, 3, 4, 5, 6)):
     from .widgets import slider
 
     books = {"NormalFloat": normal_float, "even steps": even_steps}
-    errors = {
-        name: {b: measure(W, Absmax(name, book(b))).error for b in bits} for name, book in books.items()
-    }
+    errors = {name: {b: measure(W, Absmax(name, book(b))).error for b in bits} for name, book in books.items()}
     blocks = normalize(in_blocks(W, 64))[0]
     return slider(
         "bits",
@@ -190,9 +188,7 @@ def draw_update(ax, update: torch.Tensor, half_step: torch.Tensor) -> str:
     update: (d_out, d_in). half_step: of any shape, above 0.
     """
     small, large = update.abs().flatten().numpy(), half_step.flatten().numpy()
-    edges = np.geomspace(
-        max(small[small > 0].min(), large.max() / 1e5), 1.2 * max(large.max(), small.max()), 70
-    )
+    edges = np.geomspace(max(small[small > 0].min(), large.max() / 1e5), 1.2 * max(large.max(), small.max()), 70)
     ax.hist(small, bins=edges, weights=np.full(small.size, 100 / small.size), color=SKY)
     ax.hist(
         large,
@@ -240,9 +236,7 @@ def draw_cards(ax, plans: dict[str, dict[str, Memory]], cards: dict[str, float])
         sizes = [plan[method].total / 1e9 for plan in plans.values()]
         ax.plot(sizes, rows + shift, mark, color=colour, label=method, markersize=8)
         for row, size in zip(rows, sizes):
-            ax.text(
-                size * 1.07, row + shift, f"{size:.0f}", va="center", fontsize=9, color=colour, bbox=PLAIN
-            )
+            ax.text(size * 1.07, row + shift, f"{size:.0f}", va="center", fontsize=9, color=colour, bbox=PLAIN)
     for name, size in cards.items():
         ax.axvline(size, color=INK, linestyle="--", linewidth=1.2, zorder=0)
         ax.text(size, len(plans) - 0.42, name, ha="center", va="bottom", fontsize=9)
@@ -293,9 +287,7 @@ def draw_outweigh(ax, widths: Sequence[int], ranks: Sequence[int], bits: float, 
     )
 
 
-def outweigh(
-    widths: Sequence[int], ranks: Sequence[int], bits: float = 4.0, adapter_bytes: int = 2
-) -> Picture:
+def outweigh(widths: Sequence[int], ranks: Sequence[int], bits: float = 4.0, adapter_bytes: int = 2) -> Picture:
     """From which rank on an adapter is as large as its base in few bits.
 
     widths: of square matrices. bits: of a weight of the base. adapter_bytes: of a number of A or B.

@@ -110,9 +110,7 @@ def draw_ways_to_serve(axes, ways: dict[str, tuple[float, float]]) -> str:
     axes[0].set_title("Time")
     axes[1].set_title(f"Smallest: {smallest}")
     parts = [f"{name} {ms:.0f} ms and {mb:.0f} MB" for name, (ms, mb) in ways.items()]
-    return (
-        f"Bars of the time for a batch and of the weights' size: {'; '.join(parts)}. Smallest is {smallest}."
-    )
+    return f"Bars of the time for a batch and of the weights' size: {'; '.join(parts)}. Smallest is {smallest}."
 
 
 def ways_to_serve(ways: dict[str, tuple[float, float]]) -> Picture:
@@ -172,9 +170,7 @@ def draw_after_each(axes, ways: dict[str, Sequence[Sequence[float]]], tasks: Seq
             ax.plot(range(i + 1, len(rows) + 1), values, look, color=colour)
             parts.append(f"{name}, {task}: {listed([f'{value:.0f}' for value in values])}")
         for task, height, (colour, _) in zip(tasks, apart(ends, 8), LOOKS):
-            ax.annotate(
-                task, (len(rows), height), (9, 0), textcoords="offset points", va="center", color=colour
-            )
+            ax.annotate(task, (len(rows), height), (9, 0), textcoords="offset points", va="center", color=colour)
         ax.set_xticks(range(1, len(rows) + 1), [f"after {task}" for task in tasks], fontsize=9)
         ax.set(xlim=(0.75, len(rows) + 0.85), ylim=(0, 104))
         ax.set_title(name)
@@ -204,12 +200,12 @@ def draw_drift(ax, streams: dict[str, Sequence]) -> str:
     ax.axhline(1, color=INK, linestyle="--", linewidth=1.2)
     longest = max(map(len, streams.values()))
     ax.set_xticks(range(1, longest + 1))
-    ax.set(
-        xlabel="window", ylabel="distance / threshold", ylim=(0, 1.15 * highest), xlim=(0.7, longest + 0.3)
-    )
+    ax.set(xlabel="window", ylabel="distance / threshold", ylim=(0, 1.15 * highest), xlim=(0.7, longest + 0.3))
     ax.legend(frameon=False, ncols=len(streams), loc="upper center", bbox_to_anchor=(0.5, -0.2))
     ax.set_title("; ".join(parts))
-    return f"Distance of each window from the validation set over its threshold, a dashed line at 1. {'; '.join(parts)}."
+    return (
+        f"Distance of each window from the validation set over its threshold, a dashed line at 1. {'; '.join(parts)}."
+    )
 
 
 def drift(streams: dict[str, Sequence]) -> Picture:

@@ -178,9 +178,7 @@ def as_html(seen: Seen) -> str:
             f'fill="{_colour(strength)}" stroke="{INK if strength is not None else "none"}" stroke-width="0.5"/>'
         )
     width, height = left + seen.layers * size, len(seen.rows) * size + 16
-    parts.append(
-        f'<text x="{left}" y="{height - 3}" font-size="11">layer 1 to {seen.layers}, left to right</text>'
-    )
+    parts.append(f'<text x="{left}" y="{height - 3}" font-size="11">layer 1 to {seen.layers}, left to right</text>')
     grid = f'<svg aria-hidden="true" width="{width}" height="{height}">{"".join(parts)}</svg>'
     description = html.escape(seen.sentence())
     both = f'<div style="display:flex;flex-wrap:wrap;gap:16px">{grid}{_loss_svg(seen)}</div>'
@@ -219,9 +217,7 @@ def draw_playground(axes, seen: Seen) -> str:
     left, right = axes
     for row, column, strength in seen.cells():
         edge = INK if strength is not None else "none"
-        left.add_patch(
-            Rectangle((column, row), 0.9, 0.9, facecolor=_colour(strength), edgecolor=edge, linewidth=0.5)
-        )
+        left.add_patch(Rectangle((column, row), 0.9, 0.9, facecolor=_colour(strength), edgecolor=edge, linewidth=0.5))
     left.set(xlim=(-0.3, seen.layers + 0.2), ylim=(len(seen.rows) + 0.1, -0.3), xlabel="layer")
     left.set_yticks([row + 0.45 for row in range(len(seen.rows))], seen.rows, fontsize=9)
     ticks = [1, *range(5, seen.layers + 1, 5)]

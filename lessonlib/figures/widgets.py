@@ -77,17 +77,13 @@ class WhenIdle:
         loop.call_later(0.02, work)
 
 
-def chooser(
-    controls: dict[str, Sequence[str]], picture: Callable[..., Picture], start: Sequence[str]
-) -> Interactive:
+def chooser(controls: dict[str, Sequence[str]], picture: Callable[..., Picture], start: Sequence[str]) -> Interactive:
     """Drop-down lists above a picture of what they say. What is one choice away is drawn while nobody waits, and kept.
 
     controls: the options of each list by its label. picture: called with one option of each, in that order.
     """
     drawn, ahead = functools.cache(picture), WhenIdle()
-    lists = [
-        _list(name, options, first) for (name, options), first in zip(controls.items(), start, strict=True)
-    ]
+    lists = [_list(name, options, first) for (name, options), first in zip(controls.items(), start, strict=True)]
     image = widgets.HTML()
 
     def redraw(_=None):

@@ -37,9 +37,7 @@ class DoRALinear(LoRALinear):
 
     def __init__(self, base, r=8, alpha=16.0):
         if not base.weight.is_floating_point():
-            raise LoRAError(
-                f"{type(base).__name__} holds packed bits, whose rows have no length: use LoRALinear"
-            )
+            raise LoRAError(f"{type(base).__name__} holds packed bits, whose rows have no length: use LoRALinear")
         super().__init__(base, r, alpha)
         self.m = nn.Parameter(self.norm())
 
@@ -108,9 +106,7 @@ def load_dora(model: nn.Module, directory: str | Path) -> nn.Module:
     if config.get("use_dora") is not True:
         raise LoRAError(f"{directory / CONFIG} does not set use_dora: load it with load_lora")
     tensors = read_tensors(directory / WEIGHTS, LoRAError, UNREADABLE, UNREADABLE)[0]
-    m = {
-        name.removesuffix(MAGNITUDE): tensors.pop(name) for name in list(tensors) if name.endswith(MAGNITUDE)
-    }
+    m = {name.removesuffix(MAGNITUDE): tensors.pop(name) for name in list(tensors) if name.endswith(MAGNITUDE)}
     d_out = {name.removesuffix(".lora_B.weight"): len(B) for name, B in tensors.items() if "lora_B" in name}
     if odd := sorted(m.keys() ^ d_out.keys()):
         raise LoRAError(f"{directory / WEIGHTS} lacks B or the magnitudes of {odd[0]}: the file is not whole")
@@ -136,6 +132,4 @@ def _write_config(directory: Path, config: dict) -> None:
 
 def _refuse_m(path: str, m: torch.Tensor, d_out: int) -> None:
     if m.shape != (d_out,) or not torch.isfinite(m).all():
-        raise LoRAError(
-            f"{path}: {tuple(m.shape)} magnitudes, expected {d_out} finite numbers: train or save again"
-        )
+        raise LoRAError(f"{path}: {tuple(m.shape)} magnitudes, expected {d_out} finite numbers: train or save again")

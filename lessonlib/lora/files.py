@@ -108,9 +108,7 @@ def load_lora(model: nn.Module, directory: str | Path, layer=LoRALinear) -> nn.M
             raise LoRAError(f"{directory / WEIGHTS} lacks lora_A or lora_B of {path}: the file is not whole")
         base = modules.get(path)
         if base is None:
-            raise LoRAError(
-                f"the adapter changes {path}, which this model does not have: it is for another base"
-            )
+            raise LoRAError(f"the adapter changes {path}, which this model does not have: it is for another base")
         r = A.shape[0]
         refuse_base(path, base, r)
         if (B.shape[0], A.shape[1]) != (base.out_features, base.in_features) or B.shape[1] != r:
@@ -118,9 +116,7 @@ def load_lora(model: nn.Module, directory: str | Path, layer=LoRALinear) -> nn.M
                 f"{path}: the adapter is for a {B.shape[0]} × {A.shape[1]} matrix, here it is {base.out_features} × "
                 f"{base.in_features}: it is for another base"
             )
-        alpha = config["alpha_pattern"].get(
-            get_pattern_key(config["alpha_pattern"], path), config["lora_alpha"]
-        )
+        alpha = config["alpha_pattern"].get(get_pattern_key(config["alpha_pattern"], path), config["lora_alpha"])
         # rsLoRA scales by alpha / sqrt(r) (Kalajdzievski, 2023): the same as alpha sqrt(r) in a plain layer.
         plan.append((path, base, r, alpha * math.sqrt(r) if config["use_rslora"] else alpha, A, B))
     model.requires_grad_(False)

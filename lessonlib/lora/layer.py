@@ -97,9 +97,7 @@ def add_lora(
         refuse_base(path, module, r)
     if missing:
         linear = {p.rpartition(".")[2] for p, m in model.named_modules() if isinstance(m, nn.Linear)}
-        raise LoRAError(
-            f"no module is called {missing[0]!r}; the linear ones are {', '.join(sorted(linear))}"
-        )
+        raise LoRAError(f"no module is called {missing[0]!r}; the linear ones are {', '.join(sorted(linear))}")
     if not chosen:
         raise LoRAError("targets is empty: name at least one linear module, such as 'q_proj'")
     model.requires_grad_(False)

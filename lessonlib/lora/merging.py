@@ -44,9 +44,7 @@ def _side_by_side(updates: list[Delta], weights: list[float]) -> Delta:
     return Delta(A, B)
 
 
-def svd_merge(
-    adapters: Sequence[Deltas], weights: Sequence[float] | None = None, r: int | None = None
-) -> Deltas:
+def svd_merge(adapters: Sequence[Deltas], weights: Sequence[float] | None = None, r: int | None = None) -> Deltas:
     """The update of rank r that is nearest to the weighted sum (in the sum of squares). PEFT's "svd".
 
     r: None takes the largest rank of the adapters. Nearest by Eckart and Young (1936). ΔW is never written out: its
@@ -110,9 +108,7 @@ def trim(update: torch.Tensor, density: float) -> torch.Tensor:
     Raises MergeError for a density that is not above 0 and at most 1.
     """
     if not 0 < density <= 1:
-        raise MergeError(
-            f"density is {density}; expected a share above 0 and at most 1 (the paper keeps 0.2)"
-        )
+        raise MergeError(f"density is {density}; expected a share above 0 and at most 1 (the paper keeps 0.2)")
     flat = update.flatten()
     kept = flat.abs().topk(int(density * len(flat))).indices
     return torch.zeros_like(flat).index_copy(0, kept, flat[kept]).view_as(update)
@@ -188,6 +184,4 @@ def _each_module(adapters: Sequence[Deltas], weights: Sequence[float] | None, me
 
 def _refuse_other_shapes(path: str, updates: list[Delta]) -> None:
     if len(shapes := {u.shape for u in updates}) > 1:
-        raise MergeError(
-            f"{path}: the adapters change matrices of {sorted(shapes)}: they are for different bases"
-        )
+        raise MergeError(f"{path}: the adapters change matrices of {sorted(shapes)}: they are for different bases")

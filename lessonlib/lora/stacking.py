@@ -126,9 +126,7 @@ def _cut(model: nn.Module, keep: int) -> dict[str, nn.Module]:
     if not 0 <= keep <= depth:
         raise LoRAError(f"{keep} tasks' adapters are asked for, this model has {depth}")
     parts = {path: _taken_apart(path, module) for path, module in _places(model).items()}
-    return {
-        path: SettledLinear(base, updates[:keep]) if keep else base for path, (base, updates) in parts.items()
-    }
+    return {path: SettledLinear(base, updates[:keep]) if keep else base for path, (base, updates) in parts.items()}
 
 
 def _put(model: nn.Module, modules: dict[str, nn.Module]) -> None:

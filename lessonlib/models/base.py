@@ -64,9 +64,7 @@ def load_base(name: str = "smollm2-135m", dtype: torch.dtype | None = None, sour
     try:
         return _load(directory, device, dtype)
     except (OSError, ValueError, SafetensorError) as cause:
-        raise ModelFileError(
-            f"{directory} cannot be loaded ({cause}): a file is missing or damaged"
-        ) from cause
+        raise ModelFileError(f"{directory} cannot be loaded ({cause}): a file is missing or damaged") from cause
 
 
 def device_and_dtype(dtype: torch.dtype | None = None) -> tuple[torch.device, torch.dtype]:
@@ -141,9 +139,7 @@ def _verify(directory: Path) -> None:
     manifest = directory / MANIFEST
     remedy = f"delete the directory {directory} and call again: it is made anew"
     if not manifest.exists():
-        raise ModelFileError(
-            f"{directory} has no {MANIFEST}, so it was not written by this library: {remedy}"
-        )
+        raise ModelFileError(f"{directory} has no {MANIFEST}, so it was not written by this library: {remedy}")
     try:
         files = json.loads(manifest.read_text("utf8"))["files"]
     except (ValueError, KeyError, TypeError) as cause:
@@ -153,9 +149,7 @@ def _verify(directory: Path) -> None:
         if not path.exists():
             raise ModelFileError(f"{path} is missing: {remedy}")
         if (digest := sha256(path)) != expected:
-            raise ModelFileError(
-                f"{path} is damaged (sha256 {digest[:12]}…, expected {expected[:12]}…): {remedy}"
-            )
+            raise ModelFileError(f"{path} is damaged (sha256 {digest[:12]}…, expected {expected[:12]}…): {remedy}")
 
 
 def _convert(own: Path | None, directory: Path) -> None:

@@ -95,9 +95,7 @@ def completions(
     Raises PromptError for an empty prompt, PromptTooLong for one that is longer than the context with its new tokens.
     """
     shared, *rows = tokenizer([prefix, *prompts], add_special_tokens=False).input_ids
-    _refuse_prompts(
-        [shared + row for row in rows] if all(rows) else rows, max_new_tokens, context_length(model)
-    )
+    _refuse_prompts([shared + row for row in rows] if all(rows) else rows, max_new_tokens, context_length(model))
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     end = settings.setdefault("eos_token_id", model.generation_config.eos_token_id)
     ends = set(end) if isinstance(end, list) else {end}
@@ -154,9 +152,7 @@ def generate_tokens(
         keys_and_values = [(layer.keys, layer.values) for layer in cache.layers]
         repeated = [tuple(states.repeat(len(rows), 1, 1, 1) for states in pair) for pair in keys_and_values]
         settings["past_key_values"] = DynamicCache(repeated)
-    out = model.generate(
-        ids.to(device), attention_mask=mask.to(device), pad_token_id=pad_token_id, **settings
-    )
+    out = model.generate(ids.to(device), attention_mask=mask.to(device), pad_token_id=pad_token_id, **settings)
     return out[:, ids.shape[1] :].tolist()
 
 
@@ -166,9 +162,7 @@ def _device(model: nn.Module) -> torch.device:
 
 def _padded_left(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
     tensors = [torch.tensor(row) for row in rows]
-    return pad_sequence(
-        tensors, batch_first=True, padding_value=value, padding_side="left"
-    )  # (rows, longest)
+    return pad_sequence(tensors, batch_first=True, padding_value=value, padding_side="left")  # (rows, longest)
 
 
 def _completion(tokenizer, tokens: list[int], stop: Sequence[str], ends: set[int], pad: int, most: int):
@@ -186,9 +180,7 @@ def _completion(tokenizer, tokens: list[int], stop: Sequence[str], ends: set[int
 def _refuse_prompts(rows: list[list[int]], max_new_tokens: int, limit: int | None) -> None:
     for i, row in enumerate(rows):
         if not row:
-            raise PromptError(
-                f"prompt {i} is empty: give it at least one token, such as the tokenizer's bos_token"
-            )
+            raise PromptError(f"prompt {i} is empty: give it at least one token, such as the tokenizer's bos_token")
         if limit and (over := len(row) + max_new_tokens - limit) > 0:
             raise PromptTooLong(
                 f"prompt {i} has {len(row)} tokens, with {max_new_tokens} new ones {over} more than the model's "

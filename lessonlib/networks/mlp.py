@@ -50,9 +50,7 @@ def learn(
         loss.backward()
         optimizer.step()
     if not torch.isfinite(loss):
-        raise FloatingPointError(
-            f"the loss after {steps} steps is {loss.item()}: try a smaller learning_rate"
-        )
+        raise FloatingPointError(f"the loss after {steps} steps is {loss.item()}: try a smaller learning_rate")
 
 
 @torch.no_grad()

@@ -61,9 +61,7 @@ def score_labels(
     shared = longest_common_prefix([text.context[:-1] for text in texts])
     decoder, device = model.get_decoder(), next(model.parameters()).device
     if not shared or not _takes_packed_rows(model):
-        return score_whole_texts(
-            model, tokenizer, prefix, queries, labels, batch_size=batch_size, progress=progress
-        )
+        return score_whole_texts(model, tokenizer, prefix, queries, labels, batch_size=batch_size, progress=progress)
     with eval_mode(model):
         beginning = torch.tensor([texts[0].context[:shared]], device=device)
         cache = decoder(input_ids=beginning, use_cache=True).past_key_values
@@ -175,9 +173,7 @@ def pad_right(rows: Sequence[Sequence[int]], value: int = 0) -> torch.Tensor:
     tensor([[1, 2],
             [3, 9]])
     """
-    return nn.utils.rnn.pad_sequence(
-        [torch.tensor(row) for row in rows], batch_first=True, padding_value=value
-    )
+    return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
 
 
 def _score_batch(model, cache, shared: int, texts: list[_Text]) -> torch.Tensor:

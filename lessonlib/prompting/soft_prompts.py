@@ -259,9 +259,7 @@ def _filled(start, tokens: int, model: nn.Module) -> torch.Tensor:
     weight = model.get_input_embeddings().weight
     ids = torch.tensor([]) if isinstance(start, str) else torch.as_tensor(start)
     if ids.dim() != 1 or not len(ids) or ids.is_floating_point():
-        raise SoftPromptError(
-            f"start is {start!r}: give the token numbers of one text, tokenizer(text).input_ids"
-        )
+        raise SoftPromptError(f"start is {start!r}: give the token numbers of one text, tokenizer(text).input_ids")
     if not 0 <= ids.min() <= ids.max() < len(weight):
         raise SoftPromptError(f"start holds {ids.tolist()}; this model's tokens are 0 to {len(weight) - 1}")
     return ids.repeat(math.ceil(tokens / len(ids)))[:tokens].to(weight.device)
@@ -377,9 +375,7 @@ def _read(directory: str | Path, kind: str) -> torch.Tensor:
     missing = "{path} does not exist: only safetensors are read, .bin files are not"
     tensors, _ = read_tensors(path, SoftPromptError, missing)
     if set(tensors) != {TENSOR} or tensors[TENSOR].dim() != 2:
-        raise SoftPromptError(
-            f"{path} holds {sorted(tensors)}, expected one matrix {TENSOR!r}: save it again"
-        )
+        raise SoftPromptError(f"{path} holds {sorted(tensors)}, expected one matrix {TENSOR!r}: save it again")
     return tensors[TENSOR].float()
 
 

@@ -28,9 +28,7 @@ def save_sparse(network: nn.Module, masks: Masks, path: str | Path) -> Path:
             continue
         mask = masks[name].cpu()
         if (alive := int((value.masked_fill(mask, 0) != 0).sum())) > 0:
-            raise PruningError(
-                f"{alive} pruned weights of {name} are not zero: hold the masks while you train"
-            )
+            raise PruningError(f"{alive} pruned weights of {name} are not zero: hold the masks while you train")
         tensors[f"{name}.bits"] = torch.from_numpy(np.packbits(mask.numpy()))
         tensors[f"{name}.values"] = value[mask]
         shapes[name] = list(value.shape)
@@ -71,9 +69,7 @@ def _unpacked(name: str, bits, values, shape, path) -> torch.Tensor:
         raise PruningError(f"{path} lacks the bits or the values of {name}: the file is not whole")
     size = int(np.prod(shape))
     if len(bits) != -(-size // 8):
-        raise PruningError(
-            f"{path} holds {len(bits)} bytes of bits for {size} weights of {name}: it is damaged"
-        )
+        raise PruningError(f"{path} holds {len(bits)} bytes of bits for {size} weights of {name}: it is damaged")
     mask = torch.from_numpy(np.unpackbits(bits.numpy(), count=size)).bool().view(shape)
     if (count := int(mask.sum())) != len(values):
         raise PruningError(f"{path} holds {len(values)} values for {count} weights of {name}: it is damaged")
@@ -83,9 +79,7 @@ def _unpacked(name: str, bits, values, shape, path) -> torch.Tensor:
 def _refuse_other_network(network: nn.Module, state: dict, path) -> None:
     expected = network.state_dict()
     if missing := sorted(expected.keys() ^ state.keys()):
-        raise PruningError(
-            f"{path} and this network differ in {missing[0]!r}: the file is of another network"
-        )
+        raise PruningError(f"{path} and this network differ in {missing[0]!r}: the file is of another network")
     for name, value in state.items():
         if value.shape != expected[name].shape:
             raise PruningError(

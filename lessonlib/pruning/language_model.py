@@ -207,9 +207,7 @@ def text_windows(tokenizer, texts: Iterable[str], length: int = 128) -> torch.Te
     """
     ids = tokenizer("\n".join(texts), add_special_tokens=False).input_ids
     if len(ids) < length:
-        raise PartError(
-            f"the texts have {len(ids)} tokens, a window {length}: give more text or a shorter length"
-        )
+        raise PartError(f"the texts have {len(ids)} tokens, a window {length}: give more text or a shorter length")
     return torch.tensor(ids[: len(ids) // length * length]).view(-1, length)
 
 

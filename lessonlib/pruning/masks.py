@@ -54,9 +54,7 @@ def full_masks(network: nn.Module, kinds=(nn.Linear,)) -> Masks:
     found = [path for path, module in network.named_modules() if isinstance(module, kinds)]
     masks = {f"{path}.weight".lstrip("."): None for path in found}
     if not masks:
-        raise PruningError(
-            f"no {' or '.join(kind.__name__ for kind in kinds)} in this network: nothing to prune"
-        )
+        raise PruningError(f"no {' or '.join(kind.__name__ for kind in kinds)} in this network: nothing to prune")
     return {name: torch.ones_like(network.get_parameter(name), dtype=torch.bool) for name in masks}
 
 
@@ -171,9 +169,7 @@ def layer_amounts(masks: Masks, amount: float) -> dict[str, float]:
     Raises PruningError for an amount that is negative, or leaves nothing.
     """
     if not 0 <= amount < 1:
-        raise PruningError(
-            f"amount = {amount!r}: give a number from 0 (nothing goes) to below 1 (everything would)"
-        )
+        raise PruningError(f"amount = {amount!r}: give a number from 0 (nothing goes) to below 1 (everything would)")
     *_, last = masks
     return {name: amount / 2 if name == last else amount for name in masks}
 

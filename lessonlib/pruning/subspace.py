@@ -140,9 +140,7 @@ def intrinsic_dimension(scores: Mapping[int, float], full: float, share: float =
     100
     """
     if not scores or not 0 < share <= 1:
-        raise SubspaceError(
-            f"{len(scores)} scores and share {share}: expected at least one, and 0 < share <= 1"
-        )
+        raise SubspaceError(f"{len(scores)} scores and share {share}: expected at least one, and 0 < share <= 1")
     reached = None
     for d in sorted(scores, reverse=True):
         if scores[d] < share * full:

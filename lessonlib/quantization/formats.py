@@ -29,9 +29,7 @@ def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
     places = torch.arange(bits - 1, -1, -1, dtype=torch.uint8, device=codes.device)
     stream = (codes[:, None] >> places & 1).flatten()
     eights = F.pad(stream, (0, -len(stream) % 8)).view(-1, 8)
-    return (eights << torch.arange(7, -1, -1, dtype=torch.uint8, device=codes.device)).sum(
-        1, dtype=torch.uint8
-    )
+    return (eights << torch.arange(7, -1, -1, dtype=torch.uint8, device=codes.device)).sum(1, dtype=torch.uint8)
 
 
 def unpack(packed: torch.Tensor, bits: int, n: int) -> torch.Tensor:
@@ -155,9 +153,7 @@ def signed(*magnitudes: float) -> torch.Tensor:
 
 
 NF4 = Functions("NF4", nf4.quantize, nf4.dequantize)
-NF4_DOUBLE = Functions(
-    "NF4, double quantization", lambda W: nf4.double_quantize(nf4.quantize(W)), nf4.dequantize
-)
+NF4_DOUBLE = Functions("NF4, double quantization", lambda W: nf4.double_quantize(nf4.quantize(W)), nf4.dequantize)
 # Sign, two bits of exponent, one of fraction, as bitsandbytes has them: its smallest value is 1/192 of the largest,
 # where the standard E2M1 has 1/12. One of the 16 codes is lost to a second zero.
 FP4 = Absmax("FP4", signed(0.0625, 2, 3, 4, 6, 8, 12))
@@ -199,9 +195,7 @@ def measure(W: torch.Tensor, format: Format) -> Measured:
     INT4: 4.500 bits a weight, error 0.0%, at most 0.0%
     """
     if not W.numel() or not W.any():
-        raise ValueError(
-            f"W has shape {tuple(W.shape)} and holds nothing but zeros: give a weight that is not"
-        )
+        raise ValueError(f"W has shape {tuple(W.shape)} and holds nothing but zeros: give a weight that is not")
     q = format.quantize(W)
     wrong, right = (format.dequantize(q).double() - W.double()), W.double()
     return Measured(

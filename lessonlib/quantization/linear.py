@@ -48,9 +48,7 @@ class FourBitWeight(nn.Linear):
         """The weight as `double_quantize` returned it."""
         second, offset = self.second.view(torch.float32), self.offset.view(torch.float32)
         shape = torch.Size((self.out_features, self.in_features))
-        return DoubleQuantized(
-            self.weight.data, self.absmax, shape, self.dtype, self.block_size, second, offset
-        )
+        return DoubleQuantized(self.weight.data, self.absmax, shape, self.dtype, self.block_size, second, offset)
 
     def dense_weight(self) -> torch.Tensor:
         """W as it is computed with, (d_out, d_in)."""
@@ -87,9 +85,7 @@ def to_four_bits(model: nn.Module, block_size: int = 64, layer=FourBitLinear) ->
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     chosen = [(path, m) for path, m in model.named_modules() if type(m) is nn.Linear and m is not head]
     if not chosen:
-        raise QuantizationError(
-            "no plain nn.Linear is left in this model: it is in 4 bits already, or has none"
-        )
+        raise QuantizationError("no plain nn.Linear is left in this model: it is in 4 bits already, or has none")
     made = []
     for path, linear in chosen:
         try:

@@ -191,9 +191,7 @@ def double_quantize(q):
     (torch.uint8, torch.Size([1]), tensor(1.))
     """
     if isinstance(q, DoubleQuantized):
-        raise QuantizationError(
-            "its absmax is in 8 bits already: double_quantize takes what quantize returned"
-        )
+        raise QuantizationError("its absmax is in 8 bits already: double_quantize takes what quantize returned")
     offset = q.absmax.mean() if len(q.absmax) else torch.zeros((), device=q.absmax.device)
     scaled, second = normalize(in_blocks(q.absmax - offset, SECOND_BLOCK))
     absmax = nearest(scaled, DYNAMIC).flatten()[: len(q.absmax)].clone()

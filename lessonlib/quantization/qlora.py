@@ -37,9 +37,7 @@ def four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
-def load_four_bit(
-    name: str = "smollm2-135m", dtype: torch.dtype | None = None, source: str | Path | None = None
-):
+def load_four_bit(name: str = "smollm2-135m", dtype: torch.dtype | None = None, source: str | Path | None = None):
     """The base model with its linear layers in NF4, frozen, and its tokenizer.
 
     name, source: as `load_base` takes them. dtype: of products, embeddings and norms; None takes `hardware.dtype()`.
@@ -60,9 +58,7 @@ def load_four_bit(
         )
         tokenizer = AutoTokenizer.from_pretrained(directory)
     except (OSError, ValueError, SafetensorError) as cause:
-        raise ModelFileError(
-            f"{directory} cannot be loaded ({cause}): a file is missing or damaged"
-        ) from cause
+        raise ModelFileError(f"{directory} cannot be loaded ({cause}): a file is missing or damaged") from cause
     if missing := sorted(info["missing_keys"]):
         raise ModelFileError(f"{directory} lacks {len(missing)} weights, {missing[0]} among them")
     if tokenizer.pad_token is None:
@@ -133,9 +129,7 @@ class QLoRALinear(LoRALinear):
     def merged(self):
         """A plain linear layer, in 16 bits again: the 4-bit weight written out, plus scale * B A."""
         W = dense_weight(self.base)
-        linear = nn.Linear(
-            self.base.in_features, self.base.out_features, bias=False, device=W.device, dtype=W.dtype
-        )
+        linear = nn.Linear(self.base.in_features, self.base.out_features, bias=False, device=W.device, dtype=W.dtype)
         linear.weight.copy_(W.float() + self.scale * self.B @ self.A)
         linear.bias = self.base.bias
         return linear.requires_grad_(False)

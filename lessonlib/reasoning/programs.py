@@ -72,9 +72,7 @@ def run_program(source: str, timeout_s: float = 5.0) -> ProgramResult:
     if not 0 < timeout_s <= LONGEST_TIME:
         raise ValueError(f"timeout_s = {timeout_s}: give seconds above zero, at most {LONGEST_TIME:,}")
     if len(source) > LONGEST_SOURCE:  # said here, too: a long text is not even handed over
-        raise ProgramRejected(
-            "refused", f"the program has {len(source):,} characters; at most {LONGEST_SOURCE:,}"
-        )
+        raise ProgramRejected("refused", f"the program has {len(source):,} characters; at most {LONGEST_SOURCE:,}")
     report = _read(_run_child(source, timeout_s))
     if set(report) == {"value", "output"} and isinstance(report["output"], str):
         return ProgramResult(**report)

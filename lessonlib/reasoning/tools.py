@@ -46,9 +46,7 @@ def model_writer(model, tokenizer) -> Callable[[str, int], Completion]:
     """A language model as ReAct's writer: greedy, up to the place where the observation would stand."""
 
     def write(prompt: str, max_new_tokens: int) -> Completion:
-        return write_chains(
-            model, tokenizer, [prompt], max_new_tokens=max_new_tokens, stop=["\nObservation"]
-        )[0]
+        return write_chains(model, tokenizer, [prompt], max_new_tokens=max_new_tokens, stop=["\nObservation"])[0]
 
     return write
 

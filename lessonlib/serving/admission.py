@@ -77,9 +77,7 @@ def check_files(directory: Path, shapes: dict[str, tuple[int, int]], max_rank: i
             _refuse_tensor(directory, name, file.get_tensor(name), shapes, ranks)
     if not ranks or any(len(sides) < 2 for sides in ranks.values()):
         lacking = next((path for path, sides in ranks.items() if len(sides) < 2), "everything")
-        raise EngineError(
-            f"{directory / WEIGHTS} is not whole, it lacks a matrix of {lacking}: save it again"
-        )
+        raise EngineError(f"{directory / WEIGHTS} is not whole, it lacks a matrix of {lacking}: save it again")
     for path, sides in ranks.items():
         if sides["A"] != sides["B"] or sides["A"] > max_rank:
             raise EngineError(
@@ -105,13 +103,9 @@ def refuse_config(config: dict, directory: Path, max_rank: int) -> None:
         raise EngineError(f"{directory} holds an adapter of the kind {kind}: only LORA can be served")
     for name, remedy in NOT_SERVED.items():
         if config.get(name):
-            raise EngineError(
-                f"{directory} sets {name} = {config[name]!r}, which vLLM cannot serve: {remedy}"
-            )
+            raise EngineError(f"{directory} sets {name} = {config[name]!r}, which vLLM cannot serve: {remedy}")
     if config.get("bias", "none") != "none":
-        raise EngineError(
-            f"{directory} sets bias = {config['bias']!r}, which vLLM cannot serve: train with 'none'"
-        )
+        raise EngineError(f"{directory} sets bias = {config['bias']!r}, which vLLM cannot serve: train with 'none'")
     ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
     if not all(isinstance(rank, int) and 1 <= rank <= max_rank for rank in ranks):
         raise EngineError(
@@ -144,9 +138,7 @@ def _refuse_tensor(directory: Path, name: str, tensor: torch.Tensor, shapes: dic
         )
     path, side = found["path"], found["side"]
     if path not in shapes:
-        raise EngineError(
-            f"{directory} changes {path}, which this model does not have: it is for another base"
-        )
+        raise EngineError(f"{directory} changes {path}, which this model does not have: it is for another base")
     if tensor.ndim != 2:
         raise EngineError(
             f"{directory}: {name} has the shape {tuple(tensor.shape)}, expected a matrix: save it again"

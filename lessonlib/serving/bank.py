@@ -168,9 +168,7 @@ class LoRABank:
         if not prompts or not all(len(prompt) for prompt in prompts):
             raise LoRAError("a prompt without tokens: give each at least one")
         with self.using(rows):
-            replies = generate_tokens(
-                self.model, prompts, pad_token_id=self._pad, max_new_tokens=max_new_tokens
-            )
+            replies = generate_tokens(self.model, prompts, pad_token_id=self._pad, max_new_tokens=max_new_tokens)
         return [self._until_end(reply) for reply in replies]
 
     # --- within ------------------------------------------------------------------------------------------------------
@@ -200,9 +198,7 @@ class LoRABank:
 
     def _refuse_number(self, index: int) -> None:
         if not (0 <= index < len(self.used) and self.used[index]):
-            raise LoRAError(
-                f"no adapter has the number {index}: there are {self.numbers}, and {BASE} for the base"
-            )
+            raise LoRAError(f"no adapter has the number {index}: there are {self.numbers}, and {BASE} for the base")
 
     def _padded(self, path: str, update: Delta) -> tuple[torch.Tensor, torch.Tensor]:
         """A (self.r, d_in) and B (d_out, self.r), the scale within B, as the base's numbers are kept."""

@@ -79,9 +79,7 @@ class Engine:
     ):
         self.model_directory = Path(model_directory).resolve()
         if not (self.model_directory / "config.json").is_file():
-            raise EngineError(
-                f"{model_directory} has no config.json: give the directory that save_pretrained wrote"
-            )
+            raise EngineError(f"{model_directory} has no config.json: give the directory that save_pretrained wrote")
         _refuse_limits(max_loras, max_cpu_loras, max_lora_rank)
         self.max_lora_rank, self.adapter_directory = max_lora_rank, adapter_directory
         self.startup_seconds = startup_seconds
@@ -96,9 +94,7 @@ class Engine:
             "max-lora-rank": next(rank for rank in RANKS if rank >= max_lora_rank),
             "gpu-memory-utilization": 0.5,  # the notebook's own model may be on the same GPU
         }
-        self.adapters = {
-            name: self._admitted(name, directory) for name, directory in (adapters or {}).items()
-        }
+        self.adapters = {name: self._admitted(name, directory) for name, directory in (adapters or {}).items()}
         self._room = Path(tempfile.mkdtemp(prefix="lessonlib-engine-"))  # the log, and copies of the adapters
         weakref.finalize(self, shutil.rmtree, self._room, ignore_errors=True)
         self.server, self._client, self._tokenizer = Server(self._room, port), None, None
@@ -170,9 +166,7 @@ class Engine:
                 api_key="none",
                 max_retries=0,
                 timeout=openai.Timeout(REQUEST_SECONDS, connect=5),
-                http_client=openai.DefaultHttpxClient(
-                    trust_env=False
-                ),  # no proxy between us and the loopback
+                http_client=openai.DefaultHttpxClient(trust_env=False),  # no proxy between us and the loopback
             )
         return self._client
 
@@ -277,9 +271,7 @@ class Engine:
                 f"words:\n{self.server.last_words()}"
             ) from cause
         except openai.APIStatusError as cause:
-            said = (
-                cause.body.get("message", cause.body) if isinstance(cause.body, dict) else cause.response.text
-            )
+            said = cause.body.get("message", cause.body) if isinstance(cause.body, dict) else cause.response.text
             ill = "" if cause.status_code < 500 or self.alive else ", and is no longer well: call restart()"
             raise EngineError(f"the server refused this ({cause.status_code}){ill}: {said}") from cause
 

@@ -108,9 +108,7 @@ class PredictionDrift:
         if not numbers.size:
             raise MonitorError("no predictions: a window needs at least one")
         if odd := set(numbers.tolist()) - set(range(self.labels)):
-            raise MonitorError(
-                f"{min(odd)} is no label's number: expected whole numbers from 0 to {self.labels - 1}"
-            )
+            raise MonitorError(f"{min(odd)} is no label's number: expected whole numbers from 0 to {self.labels - 1}")
         return np.bincount(numbers, minlength=self.labels)
 
 
@@ -138,9 +136,7 @@ class InputDrift:
     def __call__(self, window) -> Verdict:
         window = _matrix(window)
         if window.shape[1] != self.reference.shape[1]:
-            raise MonitorError(
-                f"{window.shape[1]} features a text, the validation set has {self.reference.shape[1]}"
-            )
+            raise MonitorError(f"{window.shape[1]} features a text, the validation set has {self.reference.shape[1]}")
         n, pooled = len(window), _standard(np.concatenate([window, self.reference]))
         drawn = self._drawn(len(pooled), n) @ pooled  # (permutations, D): the sum of each window drawn
         sums = np.concatenate([pooled[:n].sum(0, keepdims=True), drawn])
@@ -177,13 +173,9 @@ def text_statistics(texts: Sequence[str]) -> np.ndarray:
 def _matrix(features) -> np.ndarray:
     features = np.asarray(features, dtype=float)
     if features.ndim != 2 or not features.size:
-        raise MonitorError(
-            f"features of shape {features.shape}: expected (texts, features), at least one of each"
-        )
+        raise MonitorError(f"features of shape {features.shape}: expected (texts, features), at least one of each")
     if not np.isfinite(features).all():
-        raise MonitorError(
-            "the features hold NaN or infinity: leave such texts out, or mend what computes them"
-        )
+        raise MonitorError("the features hold NaN or infinity: leave such texts out, or mend what computes them")
     return features
 
 

@@ -80,9 +80,7 @@ def full_fine_tuning_answered(test: Accuracy, threshold: float, full: Accuracy |
     name, expected = "full fine-tuning considered", "compared, where the threshold is missed"
     if full is not None:
         difference, low, high = paired_difference(test, full)
-        return Check(
-            name, True, f"the adapter's {difference:+.3f} ({low:+.3f} to {high:+.3f}) to it", expected
-        )
+        return Check(name, True, f"the adapter's {difference:+.3f} ({low:+.3f} to {high:+.3f}) to it", expected)
     reached = test.value >= threshold
     return Check(name, reached, "not needed" if reached else "needed, and not compared", expected)
 
@@ -104,12 +102,8 @@ def text_kept(before: Sequence[float], after: Sequence[float], margin: float = 0
     if before.shape != after.shape or not before.size:
         raise ReportError(f"losses of {before.size} and of {after.size} texts: give those of the same ones")
     added, low, high = text_interval(after - before)
-    figure = (
-        f"{before.mean():.3f} to {after.mean():.3f} nats a token: {added:+.3f} ({low:+.3f} to {high:+.3f})"
-    )
-    return Check(
-        "no regression: plain text", bool(added <= margin), figure, f"at most {margin:.2f} nats added"
-    )
+    figure = f"{before.mean():.3f} to {after.mean():.3f} nats a token: {added:+.3f} ({low:+.3f} to {high:+.3f})"
+    return Check("no regression: plain text", bool(added <= margin), figure, f"at most {margin:.2f} nats added")
 
 
 def calibration_error(confidence, right, bins: int = 10) -> float:
@@ -171,9 +165,7 @@ def same_outputs(name: str, one: torch.Tensor, other: torch.Tensor, tolerance: f
     FAILED: merged equals unmerged: largest difference 5.0e-01, 1 of 1 answers the same (expected at most 1.0e-04)
     """
     if one.shape != other.shape or not one.numel():
-        raise ReportError(
-            f"{name}: outputs of shapes {tuple(one.shape)} and {tuple(other.shape)} cannot be compared"
-        )
+        raise ReportError(f"{name}: outputs of shapes {tuple(one.shape)} and {tuple(other.shape)} cannot be compared")
     gap = (one.double() - other.double()).abs().max().item()
     same = int((one.argmax(-1) == other.argmax(-1)).sum())
     figure = f"largest difference {gap:.1e}, {same} of {len(one)} answers the same"
@@ -267,10 +259,7 @@ def provenance(**parts: str | Path) -> dict:
 def unchanged(found: dict) -> Check:
     """Whether each file that `provenance` hashed is still there, the same, and none has come to it."""
     parts = {name: part for name, part in found.items() if isinstance(part, dict) and "files" in part}
-    now = {
-        name: _hashes(Path(part["path"])) if Path(part["path"]).exists() else {}
-        for name, part in parts.items()
-    }
+    now = {name: _hashes(Path(part["path"])) if Path(part["path"]).exists() else {} for name, part in parts.items()}
     odd = [
         f"{name}/{file}"
         for name, part in parts.items()
@@ -279,9 +268,7 @@ def unchanged(found: dict) -> Check:
     ]
     files = sum(len(part["files"]) for part in parts.values())
     figure = f"{files} files of {', '.join(parts)}; changed: {', '.join(odd) or 'none'}"
-    return Check(
-        "hashes of base, adapter, data", bool(files) and not odd, figure, "at least one file, none changed"
-    )
+    return Check("hashes of base, adapter, data", bool(files) and not odd, figure, "at least one file, none changed")
 
 
 def _hashes(path: Path) -> dict[str, str]:

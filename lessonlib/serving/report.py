@@ -35,9 +35,7 @@ class Check:
     expected: str
 
     def __repr__(self):
-        return (
-            f"{'passed' if self.passed else 'FAILED'}: {self.name}: {self.figure} (expected {self.expected})"
-        )
+        return f"{'passed' if self.passed else 'FAILED'}: {self.name}: {self.figure} (expected {self.expected})"
 
 
 @dataclass

@@ -97,9 +97,7 @@ def train_router(
     """
     known = router.gate.out_features
     if odd := sorted(set(experts) - set(range(known))):
-        raise RouterError(
-            f"expert {odd[0]} is asked for, the router has the {known} experts 0 to {known - 1}"
-        )
+        raise RouterError(f"expert {odd[0]} is asked for, the router has the {known} experts 0 to {known - 1}")
     if len(h) != len(experts):
         raise RouterError(f"{len(h)} texts and {len(experts)} experts' numbers: give one for each")
     batch = Labelled(h, torch.tensor(experts))
@@ -161,8 +159,7 @@ def mixing(bank: LoRABank, weights: torch.Tensor):
         )
     layers = bank.layers
     mixed = {
-        path: MixedLinear(layer.base, layer.A[numbers], layer.B[numbers], weights)
-        for path, layer in layers.items()
+        path: MixedLinear(layer.base, layer.A[numbers], layer.B[numbers], weights) for path, layer in layers.items()
     }
     bank.put(mixed)
     try:

@@ -81,9 +81,7 @@ def with_fewer_layers(teacher: nn.Module, layers: int, choose: Callable = evenly
     blocks = getattr(teacher.get_decoder(), "layers", None)
     if not isinstance(blocks, nn.ModuleList):
         kind = type(teacher).__name__
-        raise DistillationError(
-            f"{kind}: its decoder has no list of layers called `layers`, as Llama's kin have"
-        )
+        raise DistillationError(f"{kind}: its decoder has no list of layers called `layers`, as Llama's kin have")
     if not 1 <= layers < len(blocks):
         raise DistillationError(
             f"{layers} layers of {len(blocks)}: a student needs at least 1, and fewer than its teacher"

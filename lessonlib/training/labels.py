@@ -94,9 +94,7 @@ class LabelTask:
         last = [len(ids) - 1 for ids in prompts]
         return Batch(torch.tensor(padded), torch.tensor(last), torch.tensor(list(targets)), self.label_ids)
 
-    def training_batches(
-        self, texts, targets, *, steps: int, batch_size: int = 16, seed: int = 0
-    ) -> list[Batch]:
+    def training_batches(self, texts, targets, *, steps: int, batch_size: int = 16, seed: int = 0) -> list[Batch]:
         """`steps` batches, epoch after epoch in new orders. Texts of like length share a batch, to pad less."""
         prompts, rng, out = [self.encode(text) for text in texts], random.Random(seed), []
         while len(out) < steps:
@@ -104,14 +102,11 @@ class LabelTask:
             rng.shuffle(order)
             pool = 8 * batch_size
             chunks = [
-                sorted(order[i : i + pool], key=lambda row: len(prompts[row]))
-                for i in range(0, len(order), pool)
+                sorted(order[i : i + pool], key=lambda row: len(prompts[row])) for i in range(0, len(order), pool)
             ]
             rows = [chunk[i : i + batch_size] for chunk in chunks for i in range(0, len(chunk), batch_size)]
             rng.shuffle(rows)
-            out += [
-                self.batch([prompts[row] for row in group], [targets[row] for row in group]) for group in rows
-            ]
+            out += [self.batch([prompts[row] for row in group], [targets[row] for row in group]) for group in rows]
         return out[:steps]
 
     def evaluation_batches(self, texts, targets, *, batch_size: int = 32) -> tuple[list[Batch], list[int]]:

@@ -44,9 +44,7 @@ class Steps:
         self.learning_rate = learning_rate
         self.parameters = trainable_parameters(model)
         if not self.parameters:
-            raise ValueError(
-                "no parameter is trainable: add an adapter first, or call requires_grad_(True) on some"
-            )
+            raise ValueError("no parameter is trainable: add an adapter first, or call requires_grad_(True) on some")
         self.device = self.parameters[0].device
         decay = {"weight_decay": weight_decay} if weight_decay or optimizer is torch.optim.AdamW else {}
         self.optimizer = optimizer(self.parameters, lr=learning_rate, **decay)
@@ -63,9 +61,7 @@ class Steps:
         loss = self.loss(self.model, self.batches[step].to(self.device))
         self.losses.append(loss.item())
         if not math.isfinite(self.losses[-1]):
-            raise FloatingPointError(
-                f"the loss of step {step} is {self.losses[-1]}: try a smaller learning_rate"
-            )
+            raise FloatingPointError(f"the loss of step {step} is {self.losses[-1]}: try a smaller learning_rate")
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.parameters, self.clip)

@@ -163,9 +163,7 @@ def test_a_server_with_the_adapter_passes(asked, tokenizer):
 
 def test_a_server_with_the_bare_base_fails(asked, tokenizer, make_tiny):
     rows, predictor, base, tuned = asked
-    answered, under_load = afternoon.load(
-        Server(make_tiny(), tokenizer, broken=True), predictor, rows, base, tuned
-    )
+    answered, under_load = afternoon.load(Server(make_tiny(), tokenizer, broken=True), predictor, rows, base, tuned)
     assert not answered.passed and "0.00 from the base's" in answered.figure
     assert not under_load.passed and under_load.figure.startswith("0 of 60")
 

@@ -62,9 +62,7 @@ def look(browser, file, width: int) -> dict:
 
 def faults(seen: dict) -> list[str]:
     """What is wrong with a page, in words."""
-    found = [
-        f"{kind}: {name}" for kind in ("cut", "beyond", "empty", "faint", "widgets") for name in seen[kind]
-    ]
+    found = [f"{kind}: {name}" for kind in ("cut", "beyond", "empty", "faint", "widgets") for name in seen[kind]]
     inner, width = seen["page"]
     if inner > width:
         found.append(f"the page is {inner} pixels wide, the window {width}")
@@ -72,9 +70,7 @@ def faults(seen: dict) -> list[str]:
         if not (image["natural"] and image["width"] > 3 and image["seen"]):
             found.append(f"an image that is not there: {image['alt'][:60]}")
         if not image["formula"] and image["width"] < 0.45 * image["natural"]:
-            found.append(
-                f"words too small: {image['natural']} pixels on {image['width']:.0f}: {image['alt'][:60]}"
-            )
+            found.append(f"words too small: {image['natural']} pixels on {image['width']:.0f}: {image['alt'][:60]}")
         if not image["alt"] or (not image["formula"] and len(image["alt"]) < 40):
             found.append(f"an image without a description: {image['alt']!r}")
     levels = seen["headings"]
@@ -132,9 +128,7 @@ def test_each_fault_is_seen(browser, fault, tmp_path):
 
 def test_scripts_are_really_off(browser, tmp_path):
     file = tmp_path / "script.html"
-    file.write_text(
-        "<!DOCTYPE html><h1>One</h1><script>document.body.append('written by a script')</script>", "utf8"
-    )
+    file.write_text("<!DOCTYPE html><h1>One</h1><script>document.body.append('written by a script')</script>", "utf8")
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(file.as_uri())

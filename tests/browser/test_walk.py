@@ -36,9 +36,7 @@ class Notebook:
         self.page.click(f'.lm-Menu-itemLabel:text-is("{item}")')
 
     def cell(self, text):
-        return self.page.locator(
-            ".jp-CodeCell", has=self.page.locator(f".jp-InputArea:has-text('{text}')")
-        ).first
+        return self.page.locator(".jp-CodeCell", has=self.page.locator(f".jp-InputArea:has-text('{text}')")).first
 
     def prompts(self):
         """The number in front of each code cell; None where it has not run, or is running."""
@@ -87,8 +85,7 @@ class Notebook:
     def errors(self):
         """Whatever a cell wrote in red: errors and stderr."""
         kinds = [
-            f'.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.{kind}"]'
-            for kind in ("error", "stderr")
+            f'.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.{kind}"]' for kind in ("error", "stderr")
         ]
         return self.page.locator(", ".join(kinds)).all_inner_texts()
 
@@ -148,9 +145,7 @@ def take_each(notebook, cell, depth: int) -> set:
 def nameless(cell) -> list[str]:
     """What a screen reader finds in an output and has no name to say. A slider's handle has none: a list is beside it."""
     lines = cell.locator(".jp-OutputArea").aria_snapshot().splitlines()
-    found = [
-        line.strip() for line in lines if re.match(r"\s*- (combobox|button|radio|slider)\b(?!.*\")", line)
-    ]
+    found = [line.strip() for line in lines if re.match(r"\s*- (combobox|button|radio|slider)\b(?!.*\")", line)]
     found += ["picture" for words in seen(cell) if not words]
     lists = cell.locator(".widget-hbox:has(.noUi-handle) select").count()
     return [line for line in found if not (line.startswith("- slider") and lists)]

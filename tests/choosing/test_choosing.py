@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from lessonlib import choosing, runs
+from lessonlib import runs
 from lessonlib.choosing import (
     ACCESS,
     ALL,
@@ -23,6 +23,7 @@ from lessonlib.choosing import (
     decide,
     leaves,
     recommend,
+    rows,
     trainable,
     tree,
 )
@@ -94,8 +95,8 @@ def test_rows_ask_for_settings_that_are_recorded_wherever_their_experiment_is():
 
 
 def test_the_limits_are_those_of_the_evidence():
-    assert choosing.TRAINING_PAYS.more.settings["examples"] == FEW
-    assert choosing.TOO_FEW.less.settings["examples"] < FEW
+    assert rows.TRAINING_PAYS.more.settings["examples"] == FEW
+    assert rows.TOO_FEW.less.settings["examples"] < FEW
     assert len(tickets("train")) == ALL
     by_examples = next(q for path, _ in leaves() for q, _ in path if q.rests_on and q.asks == "examples")
     assert by_examples.answer(FEW - 1) is not by_examples.answer(FEW)

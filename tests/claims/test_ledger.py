@@ -51,9 +51,7 @@ def test_every_row_has_its_fields():
     for row in ROWS:
         assert row.verdict in VERDICTS and row.kind in KINDS, row.id
         assert re.fullmatch("0[1-9]|10", row.notebook) and row.claim and row.source, row.id
-        assert (row.tolerance != "") == (_number(row.correct) is not None), (
-            f"{row.id}: a number has a tolerance"
-        )
+        assert (row.tolerance != "") == (_number(row.correct) is not None), f"{row.id}: a number has a tolerance"
 
 
 def test_a_wrong_row_has_something_else_than_what_is_stated():

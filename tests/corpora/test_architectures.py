@@ -117,9 +117,7 @@ def test_llama_by_hand(name):
 )
 def test_gpt3_has_the_shape_of_table_2_1_but_for_its_two_slips(name, row):
     c = architecture(name)
-    printed = {
-        column: published("brown2020_table2_1", row, column) for column in ("layers", "d_model", "heads")
-    }
+    printed = {column: published("brown2020_table2_1", row, column) for column in ("layers", "d_model", "heads")}
     slips = {"gpt3-xl": {"heads": 16}, "gpt3-13b": {"d_model": 5120}}.get(name, {})
     assert {"layers": c["n_layer"], "d_model": c["n_embd"], "heads": c["n_head"]} == printed | slips
     assert ALL[name]["published"] == f"{published('brown2020_tableD1', row, 'parameters'):.0f}M"

@@ -68,9 +68,7 @@ def test_frozen_files_are_the_ones_that_were_frozen(name, expected):
 
 def test_every_file_of_the_tickets_is_frozen():
     frozen = json.loads((DATA / "frozen.json").read_text())
-    assert {path.relative_to(DATA).as_posix() for path in DATA.glob("tickets/**/*.jsonl")} == set(
-        frozen["sha256"]
-    )
+    assert {path.relative_to(DATA).as_posix() for path in DATA.glob("tickets/**/*.jsonl")} == set(frozen["sha256"])
     assert f"The tickets were frozen on {frozen['frozen']}." in PROSE
 
 
@@ -101,9 +99,7 @@ def test_a_ticket_has_the_documented_keys_and_no_other():
 
 
 def test_order_numbers_dates_and_amounts_stand_in_the_text_letter_by_letter():
-    copied = [
-        (ticket, ticket["record"][name]) for ticket in ALL for name in ("order_number", "date", "amount")
-    ]
+    copied = [(ticket, ticket["record"][name]) for ticket in ALL for name in ("order_number", "date", "amount")]
     assert [t["id"] for t, part in copied if part is not None and (not part or part not in t["text"])] == []
 
 
@@ -292,9 +288,7 @@ def test_there_are_223_claims_each_with_an_id_of_its_own(claims):
 
 def test_every_claim_has_all_columns_and_those_that_must_be_filled_are(claims):
     assert {tuple(claim) for claim in claims} == {tuple(field.name for field in fields(Claim))}
-    assert [
-        c["id"] for c in claims if None in c.values() or not (c["claim"].strip() and c["source"].strip())
-    ] == []
+    assert [c["id"] for c in claims if None in c.values() or not (c["claim"].strip() and c["source"].strip())] == []
 
 
 def test_verdicts_are_the_librarys_and_notebooks_have_two_digits(claims):

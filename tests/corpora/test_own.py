@@ -173,9 +173,7 @@ def test_the_split_of_copies_is_the_one_that_was_always_drawn(tmp_path):
 
 def test_json_lines_are_read_as_the_table_is(mine, tmp_path):
     path = tmp_path / "mine.jsonl"
-    path.write_text(
-        "".join(json.dumps({"body": text, "topic": label}) + "\n" for text, label in ROWS), "utf8"
-    )
+    path.write_text("".join(json.dumps({"body": text, "topic": label}) + "\n" for text, label in ROWS), "utf8")
     assert [row | {"line": row["line"] + 1} for row in read(path)] == read(mine)
     path.write_text(json.dumps({"body": "parcel", "topic": None}) + "\n", "utf8")
     with pytest.raises(CorpusError, match=r"mine\.jsonl, line 1: column 'topic' is empty"):
@@ -192,9 +190,7 @@ def own_file(tmp_path):
     with path.open("w", newline="", encoding="utf8") as file:
         rows = csv.writer(file)
         rows.writerow(["text", "label"])
-        rows.writerows(
-            [f"Text number {i}, about something", f"class {'one' if i % 2 else 'two'}"] for i in range(60)
-        )
+        rows.writerows([f"Text number {i}, about something", f"class {'one' if i % 2 else 'two'}"] for i in range(60))
     return path
 
 

@@ -230,20 +230,14 @@ def test_mawps_is_the_mean_of_its_four_subsets():
     for model, scores in rows("wei2022_table3").items():
         for method in ("standard", "chain of thought"):
             subsets = [value for name, value in scores.items() if name.endswith(method)]
-            assert published("wei2022_table2", model, f"MAWPS {method}") == pytest.approx(
-                mean(subsets), abs=0.11
-            )
+            assert published("wei2022_table2", model, f"MAWPS {method}") == pytest.approx(mean(subsets), abs=0.11)
 
 
 def test_kojima_agrees_with_itself_and_quotes_wei_and_wang():
     for method in ("zero-shot", "zero-shot-CoT"):
         for task in ("MultiArith", "GSM8K"):
-            assert published("kojima2022_table2", method, task) == published(
-                "kojima2022_table1", method, task
-            )
-        assert published("kojima2022_table5", "AQuA", method) == published(
-            "kojima2022_table1", method, "AQuA"
-        )
+            assert published("kojima2022_table2", method, task) == published("kojima2022_table1", method, task)
+        assert published("kojima2022_table5", "AQuA", method) == published("kojima2022_table1", method, "AQuA")
     for quoted, own in (("few-shot", "standard"), ("few-shot-CoT", "chain of thought")):
         ours = published("kojima2022_table2", f"PaLM 540B {quoted}", "GSM8K")
         assert ours == published("wei2022_table1", f"PaLM 540B {own}", "GSM8K")
@@ -292,9 +286,7 @@ def test_programs_are_compared_with_figures_of_the_other_papers():
         assert voted == published("wang2022_table2", f"{own} self-consistency", "GSM8K")
     pal, pot = row("chen2022_table5", "PAL"), row("chen2022_table6", "PoT")
     names = {"GSM8K-Hard": "GSM-Hard"}
-    assert all(
-        published("gao2022_table1", "PAL", names.get(task, task)) == value for task, value in pal.items()
-    )
+    assert all(published("gao2022_table1", "PAL", names.get(task, task)) == value for task, value in pal.items())
     for task in ("GSM8K", "SVAMP"):
         assert pot[task] == published("chen2022_table4", "code-davinci-002", task)
 
@@ -333,18 +325,14 @@ def test_low_data_table_ends_where_the_full_table_stands():
     for method, name in (("FT", "FT"), ("LoRA", "LoRA 4.7M")):
         whole = published("hu2021_table4", name, "MNLI-m")
         assert published("hu2021_table16", method, "MNLI-392k") == whole
-    assert published("hu2021_table8", "GPT-3 fine-tuned", "MNLI-m") == published(
-        "hu2021_table4", "FT", "MNLI-m"
-    )
+    assert published("hu2021_table8", "GPT-3 fine-tuned", "MNLI-m") == published("hu2021_table4", "FT", "MNLI-m")
 
 
 @pytest.mark.parametrize("table, tasks", [("liu2024_table1", 8), ("men2024_table2", 13)])
 def test_averages_are_those_of_the_tasks(table, tasks):
     for name, scores in rows(table).items():
         values = [
-            value
-            for task, value in scores.items()
-            if task not in ("parameters", "removed", "average", "retained")
+            value for task, value in scores.items() if task not in ("parameters", "removed", "average", "retained")
         ]
         assert len(values) == tasks
         assert scores["average"] == pytest.approx(mean(values), abs=0.1), name  # cut off or rounded
@@ -392,10 +380,7 @@ def test_recomputation_formulae_are_one_another_at_one_gpu():
 
 def test_zero_divides_twelve_then_fourteen_then_all_sixteen_bytes():
     assert (
-        sum(
-            v for k, v in column("rajbhandari2020_section3_1", "bytes per parameter").items() if k != "in all"
-        )
-        == 16
+        sum(v for k, v in column("rajbhandari2020_section3_1", "bytes per parameter").items() if k != "in all") == 16
     )
     bytes_left = {"Pos": (4, 12), "Pos+g": (2, 14), "Pos+g+p": (0, 16)}
     for gpus, memory in rows("rajbhandari2020_table1").items():
@@ -416,9 +401,7 @@ def test_compute_optimal_training_is_six_operations_a_parameter_and_token():
 
 
 def test_errors_name_what_there_is():
-    with pytest.raises(
-        KeyError, match=r"no table 'hu2021_tabel15' in data/paper_tables; nearest: hu2021_table15"
-    ):
+    with pytest.raises(KeyError, match=r"no table 'hu2021_tabel15' in data/paper_tables; nearest: hu2021_table15"):
         paper_table("hu2021_tabel15")
     with pytest.raises(KeyError, match=r"no table '99'.*there are .*hu2021_table4, hu2021_table5"):
         paper_table("99")

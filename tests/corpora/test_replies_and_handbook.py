@@ -193,8 +193,7 @@ def figures(text: str) -> dict[str, set]:
 def test_figures_are_read_alike_in_both_registers():
     plain = figures("204417 of 12/05/2026, 3/10, 13.10.25 and 21 feb: €58,40, 45 euros, £9, 2.1 cm by 15:00")
     house = figures(
-        "QH-204417 of 12 May 2026, 3 October, 13 October 2025 and 21 February: €58.40, €45.00, £9.00, 2.1 cm "
-        "by 15:00"
+        "QH-204417 of 12 May 2026, 3 October, 13 October 2025 and 21 February: €58.40, €45.00, £9.00, 2.1 cm by 15:00"
     )
     assert plain == house
     assert house["dates"] == {(12, 5, 2026), (3, 10, None), (13, 10, 2025), (21, 2, None)}
@@ -297,9 +296,7 @@ def test_nothing_has_a_near_duplicate_in_the_other_split(name):
     pairs = itertools.combinations(CORPORA[name], 2)
     worst = max((likeness(a, b), a, b) for (split, a), (other, b) in pairs if split != other)
     assert worst[0] < 0.31, worst  # the tickets' threshold
-    assert f"{worst[0]:.3f}" in re.findall(
-        r"\d\.\d{3}", datasheet("handbook" if name == "questions" else "replies")
-    )
+    assert f"{worst[0]:.3f}" in re.findall(r"\d\.\d{3}", datasheet("handbook" if name == "questions" else "replies"))
 
 
 def test_no_two_replies_of_a_split_are_near_duplicates():
@@ -380,9 +377,7 @@ def test_replies_that_speak_of_a_fact_give_the_handbooks_figure(fact):
 
 def test_the_two_test_questions_of_a_fact_differ_as_well():
     for fact in FACTS:
-        first, second = (
-            row["question"] for row in QUESTIONS if row["fact"] == fact and row["split"] == "test"
-        )
+        first, second = (row["question"] for row in QUESTIONS if row["fact"] == fact and row["split"] == "test")
         assert likeness(first, second) < 0.31, fact
 
 
@@ -391,9 +386,7 @@ def test_there_are_25_words_each_with_a_meaning_and_three_sentences_that_use_it(
     assert len({row["word"].lower() for row in VOCABULARY}) == len(VOCABULARY) == 25
     for row in VOCABULARY:
         assert len(set(row["examples"])) == 3, row["word"]
-        assert all(re.search(rf"\b{row['word']}\b", text, re.IGNORECASE) for text in row["examples"]), row[
-            "word"
-        ]
+        assert all(re.search(rf"\b{row['word']}\b", text, re.IGNORECASE) for text in row["examples"]), row["word"]
         assert row["word"].lower() not in row["meaning"].lower(), row["word"]
 
 

@@ -20,8 +20,7 @@ CSV = "".join(f"{text},{label}\n" for text, label in [("text", "label"), *ROWS])
 TSV = CSV.replace(",", "\t")
 JSONL = "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in ROWS)
 SPLIT = "text,label,split\n" + "".join(
-    f"{text},{label},{('test', 'validation', 'train', 'train')[i // 2 % 4]}\n"
-    for i, (text, label) in enumerate(ROWS)
+    f"{text},{label},{('test', 'validation', 'train', 'train')[i // 2 % 4]}\n" for i, (text, label) in enumerate(ROWS)
 )
 
 
@@ -171,9 +170,7 @@ BAD_LINES = {
 
 
 @pytest.mark.parametrize("name, content, line, cause", BAD_LINES.values(), ids=BAD_LINES)
-def test_a_bad_line_is_named_with_its_number_and_cause_and_the_file_is_left_alone(
-    write, name, content, line, cause
-):
+def test_a_bad_line_is_named_with_its_number_and_cause_and_the_file_is_left_alone(write, name, content, line, cause):
     path = write(name, content)
     before = path.read_bytes()
     assert f"{path}, line {line}: {cause.strip()}" in refusal(path)
@@ -219,9 +216,7 @@ def test_ten_rows_a_class_are_enough(write):
 
 # --- your own file: lines are counted as an editor counts them ----------------------------------------------
 
-LONG = (
-    'text,label\n"Dear all,\n\nit ""drips"".",late\n' + CSV[11:] + '"one\ntwo",lost\n'
-)  # 46 lines: 1 + 3 + 40 + 2
+LONG = 'text,label\n"Dear all,\n\nit ""drips"".",late\n' + CSV[11:] + '"one\ntwo",lost\n'  # 46 lines: 1 + 3 + 40 + 2
 
 
 @pytest.mark.parametrize(

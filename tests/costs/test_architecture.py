@@ -35,9 +35,7 @@ def test_nothing_is_allocated():
 
 
 def test_gpt2s_transposed_matrices_are_read_the_right_way_round():
-    model = GPT2LMHeadModel(
-        GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=10, bos_token_id=0, eos_token_id=0)
-    )
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=10, bos_token_id=0, eos_token_id=0))
     shapes = {linear.path: (linear.d_out, linear.d_in) for linear in architecture(model.config).linears}
     assert shapes["transformer.h.0.attn.c_attn"] == (24, 8)
     assert shapes["transformer.h.0.mlp.c_proj"] == (8, 32)

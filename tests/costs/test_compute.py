@@ -28,16 +28,12 @@ def test_lora_takes_the_flops_that_torch_counts():
     method = LoRA(2, ["q_proj", "v_proj"])
     predicted = training_compute(model.config, method, corpus=tokens.numel(), tokens=24)
     add_lora(model, method.targets, r=2)
-    assert predicted.total == pytest.approx(
-        _counted(model, tokens), rel=0.08
-    )  # below the first A nothing flows
+    assert predicted.total == pytest.approx(_counted(model, tokens), rel=0.08)  # below the first A nothing flows
 
 
 def test_training_gpt3_took_what_its_paper_says():
     total = training_compute("gpt3-175b", corpus=300e9).total
-    assert total == pytest.approx(
-        3.14e23, rel=0.04
-    )  # Brown et al. 2020, Table D.1, which leaves attention out
+    assert total == pytest.approx(3.14e23, rel=0.04)  # Brown et al. 2020, Table D.1, which leaves attention out
 
 
 def test_lora_saves_a_third_and_recomputation_costs_a_third():
@@ -52,9 +48,7 @@ def test_cost_is_linear_in_parameters():
     sizes = ["gpt3-small", "gpt3-2.7b", "gpt3-13b", "gpt3-175b"]
     x = [math.log(architecture(name).parameters) for name in sizes]
     y = [math.log(training_compute(name, FullFineTuning(), corpus=1e9).total) for name in sizes]
-    slope = (
-        torch.linalg.lstsq(torch.tensor([[a, 1.0] for a in x]), torch.tensor(y)[:, None]).solution[0].item()
-    )
+    slope = torch.linalg.lstsq(torch.tensor([[a, 1.0] for a in x]), torch.tensor(y)[:, None]).solution[0].item()
     assert 0.95 < slope < 1.05
 
 

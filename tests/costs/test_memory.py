@@ -135,8 +135,7 @@ def test_virtual_tokens_are_looked_at_and_those_of_a_prompt_go_through_the_layer
     # By hand, Llama-2-7B: 32 heads, width 4096; keys and values in 2 bytes, a map's entry in 4 + 2.
     model, N, p = architecture("llama2-7b"), 3 * 512, 20
     none, prefix, prompt = (
-        block_parts(model, method, 2, 3, 512)
-        for method in (LoRA(8, ["q_proj"]), PrefixTuning(p), PromptTuning(p))
+        block_parts(model, method, 2, 3, 512) for method in (LoRA(8, ["q_proj"]), PrefixTuning(p), PromptTuning(p))
     )
     assert prefix["attention maps"] - none["attention maps"] == 6 * N * 32 * p
     assert prefix["keys and values in front"] == 2 * 2 * 3 * p * 4096
@@ -201,9 +200,7 @@ def test_a_checkpoint_is_the_model_or_what_was_added():
     assert checkpoint_bytes("llama2-70b", LoRA(16, ["q_proj", "k_proj", "v_proj", "o_proj"])) == 131_072_000
 
 
-@pytest.mark.parametrize(
-    "settings", [{"batch": 0}, {"tokens": -1}, {"batch": 1.5}, {"tokens": True}, {"scored": 0}]
-)
+@pytest.mark.parametrize("settings", [{"batch": 0}, {"tokens": -1}, {"batch": 1.5}, {"tokens": True}, {"scored": 0}])
 def test_an_impossible_batch_is_refused_with_its_value(settings):
     name, value = next(iter(settings.items()))
     with pytest.raises(ValueError, match=f"{name} is {value}"):

@@ -41,18 +41,12 @@ def test_all_linear_is_the_seven_of_a_llama_block():
 
 @pytest.mark.parametrize("rank", [1, 2, 4, 8, 64])
 def test_lora_on_gpt3_counts_the_rows_of_the_papers_table(rank):
-    ours = LoRA(rank, ("q_proj", "v_proj")).trainable(
-        architecture("opt-175b")
-    )  # GPT-3's shapes, q, k, v apart
-    assert ours / 1e6 == pytest.approx(
-        published("hu2021_table15", f"LoRA QV r={rank}", "parameters"), abs=0.1
-    )
+    ours = LoRA(rank, ("q_proj", "v_proj")).trainable(architecture("opt-175b"))  # GPT-3's shapes, q, k, v apart
+    assert ours / 1e6 == pytest.approx(published("hu2021_table15", f"LoRA QV r={rank}", "parameters"), abs=0.1)
 
 
 def test_adapters_count_what_the_papers_count():
-    assert (
-        Adapters(64).trainable(architecture("bert-large")) == 6_343_680
-    )  # 2 x 24 (2 x 1024 x 64 + 64 + 1024)
+    assert Adapters(64).trainable(architecture("bert-large")) == 6_343_680  # 2 x 24 (2 x 1024 x 64 + 64 + 1024)
     assert Adapters(64).trainable(architecture("gpt3-175b")) == 304_361_472  # LoRA paper, Table 15: 304.4M
     assert Adapters(1).trainable(architecture("gpt3-175b")) / 1e6 == pytest.approx(7.1, abs=0.05)
 

@@ -123,8 +123,7 @@ def test_fine_tuning_65_billion_parameters_takes_more_than_780_gb():
 def test_70_billion_parameters_are_138_gb_and_take_828_or_1104_to_train():
     size = architecture("llama2-70b").parameters / 1e9
     plain, masters = (
-        training_memory("llama2-70b", **SHORT, **precision)
-        for precision in ({}, {"precision": MASTER_WEIGHTS})
+        training_memory("llama2-70b", **SHORT, **precision) for precision in ({}, {"precision": MASTER_WEIGHTS})
     )
     assert plain.weights / 1e9 == pytest.approx(2 * size, abs=0.01) == pytest.approx(138, abs=0.1)
     for memory, bytes_each in ((plain, 12), (masters, 16)):

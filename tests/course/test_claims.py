@@ -149,8 +149,7 @@ def test_the_table_is_in_the_order_of_the_ids(rows):
 def test_the_table_says_claim_stated_verdict_figure_and_source(rows):
     settle("C908", 3750)
     assert (
-        repr(table()).splitlines()[1]
-        == "C908. It takes 10 GB. | 1,200,000 dollars | wrong | 3,750 dollars | paper"
+        repr(table()).splitlines()[1] == "C908. It takes 10 GB. | 1,200,000 dollars | wrong | 3,750 dollars | paper"
     )
     cells = re.findall(r"<td[^>]*>([^<]*)</td>", table()._repr_html_())
     assert cells == repr(table()).splitlines()[1].split(" | ")

@@ -14,9 +14,7 @@ from lessonlib.course import quiz as room
 from lessonlib.course.quiz import Question, as_html, as_text, build, questions
 
 LESSONS = sorted(path.stem for path in (DATA / "quizzes").glob("*.json"))
-TRICKY = Question(
-    'Is <b> & "x" < 1?', ["<i>yes</i>", "a & b", 'say "no"', "'"], 1, ["<script>0", "1 < 2", "&", '"']
-)
+TRICKY = Question('Is <b> & "x" < 1?', ["<i>yes</i>", "a & b", 'say "no"', "'"], 1, ["<script>0", "1 < 2", "&", '"'])
 
 
 @pytest.fixture(params=LESSONS)
@@ -60,10 +58,7 @@ def test_every_answer_shows_its_own_reply(asked):
         assert choice.index is None and reply.value == ""
         for i in (3, 1, 0, 2):
             choice.index = i
-            assert (
-                seen(reply.value)
-                == ("✓ Right. " if i == question.right else "✗ Not so. ") + question.replies[i]
-            )
+            assert seen(reply.value) == ("✓ Right. " if i == question.right else "✗ Not so. ") + question.replies[i]
 
 
 def test_score_counts_right_and_given_answers(asked):
@@ -118,9 +113,7 @@ def test_the_text_marks_the_right_answers_and_names_them_after_the_questions(ask
 def test_the_html_marks_the_right_answers_and_needs_no_script(asked):
     page = as_html(asked)
     marks = re.findall(r"<b>(Right|Not so)\.</b>", page)
-    assert [i for i, mark in enumerate(marks) if mark == "Right"] == [
-        4 * i + q.right for i, q in enumerate(asked)
-    ]
+    assert [i for i, mark in enumerate(marks) if mark == "Right"] == [4 * i + q.right for i, q in enumerate(asked)]
     assert "<script" not in page and page.count("<details>") == page.count("</details>") == 20
 
 

@@ -35,16 +35,12 @@ def test_start_says_in_one_line_what_runs_here(capfd):
 def test_a_processor_without_fast_bfloat16_is_told_twice_the_minutes(monkeypatch, capfd):
     monkeypatch.setattr(hardware, "bfloat16_speed", lambda: 0.5)
     assert start("07").dtype == torch.float32
-    assert (
-        f"· float32 · 21 GB free · about {2 * lessons()['07']['minutes']} minutes" in capfd.readouterr().out
-    )
+    assert f"· float32 · 21 GB free · about {2 * lessons()['07']['minutes']} minutes" in capfd.readouterr().out
 
 
 def test_there_are_ten_lessons_with_minutes_and_memory():
     assert list(lessons()) == [f"{number:02}" for number in range(1, 11)]
-    assert all(
-        about["title"] and about["minutes"] > 0 and about["memory_gb"] > 0 for about in lessons().values()
-    )
+    assert all(about["title"] and about["minutes"] > 0 and about["memory_gb"] > 0 for about in lessons().values())
 
 
 @pytest.mark.parametrize("unknown", ["7", "11", "lora", 7])

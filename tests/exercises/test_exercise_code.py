@@ -10,9 +10,7 @@ from lessonlib.exercises import code, exercises, lessons_with_exercises
 
 # What even wrong code is free of: syntax errors, doubtful comparisons, misplaced statements, trailing space.
 IN_ALL = "E9,F63,F7,W"
-IN_SOLUTIONS = (
-    "E4,E7,E9,F,W,B,C4,PIE,UP"  # without F821: torch, nn, F and the names of earlier cells are given
-)
+IN_SOLUTIONS = "E4,E7,E9,F,W,B,C4,PIE,UP"  # without F821: torch, nn, F and the names of earlier cells are given
 
 
 def ruff(texts: dict[str, str], tmp_path, select: str) -> str:

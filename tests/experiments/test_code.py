@@ -231,6 +231,4 @@ def test_the_registry_is_no_part_of_an_experiments_code():
     code._follow("lessonlib.experiments.lesson06_adapters", "houlsby", seen)
     names = {name for _, name in seen}
     assert {"houlsby", "train_and_judge", "short_tickets", "TASKS"} <= names
-    assert (
-        not {"experiment", "record", "Experiment"} & names and not {"test_intents", "_labels_of_task"} & names
-    )
+    assert not {"experiment", "record", "Experiment"} & names and not {"test_intents", "_labels_of_task"} & names

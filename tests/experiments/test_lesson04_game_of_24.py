@@ -18,9 +18,7 @@ def test_traces_are_ways_to_24_and_held_out_hands_are_not_among_them():
             state = move.left
         assert makes_24(expression(start(hand), moves), hand)
     assert not set(x.hands("train")) & set(x.hands("test"))
-    assert (
-        len(x.hands("train")) + len(x.hands("test")) == 1362
-    )  # known of the 24 game with cards from 1 to 13
+    assert len(x.hands("train")) + len(x.hands("test")) == 1362  # known of the 24 game with cards from 1 to 13
 
 
 def test_hands_of_the_test_can_be_solved():

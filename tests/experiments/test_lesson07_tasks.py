@@ -88,6 +88,4 @@ def test_the_refusal_is_trained_for_other_questions_than_are_asked():
 
 
 def test_figures_of_the_handbook_are_no_guess_of_the_question():
-    assert not [
-        r for r in corpora.handbook_questions("test") if re.search(re.escape(r["answer"]), r["question"])
-    ]
+    assert not [r for r in corpora.handbook_questions("test") if re.search(re.escape(r["answer"]), r["question"])]

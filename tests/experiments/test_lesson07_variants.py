@@ -28,9 +28,7 @@ def test_only_the_layers_of_a_variant_carry_lora():
     paths = [path for path, _ in lora_layers(model)]
     assert len(paths) == 7 and all(path.startswith("model.layers.0.") for path in paths)
     # "model.layers.1." must not catch the layers 10 to 19.
-    many = x.adapted(
-        tiny_model(num_hidden_layers=12), x.Variant(["q_proj"], r=2, layers=range(1, 2)), steps=1
-    )
+    many = x.adapted(tiny_model(num_hidden_layers=12), x.Variant(["q_proj"], r=2, layers=range(1, 2)), steps=1)
     assert [path for path, _ in lora_layers(many)] == ["model.layers.1.self_attn.q_proj"]
 
 

@@ -104,9 +104,7 @@ def test_each_prompted_way_gives_its_score(method, shots):
 
 
 def test_calibration_changes_what_is_read_and_not_what_is_scored(monkeypatch):
-    scores = torch.tensor(
-        [[-1.0, -2.0], [-1.0, -4.0], [-0.5, -3.0], [-0.5, -3.0], [-0.5, -3.0]]
-    )  # the last 3 empty
+    scores = torch.tensor([[-1.0, -2.0], [-1.0, -4.0], [-0.5, -3.0], [-0.5, -3.0], [-0.5, -3.0]])  # the last 3 empty
     assert experiments._read("few-shot", scores) == [0, 0]
     assert experiments._read("calibrated", scores) == [1, 0]
     monkeypatch.setattr(experiments, "VALIDATION", 64)
@@ -262,9 +260,7 @@ def test_record_all_resumes(faked, monkeypatch):
 
 def test_the_rules_ask_for_runs_that_are_recorded(faked):
     record_all()
-    rows = [
-        row for one in choosing.all_evidence() for row in vars(one).values() if isinstance(row, choosing.Row)
-    ]
+    rows = [row for one in choosing.all_evidence() for row in vars(one).values() if isinstance(row, choosing.Row)]
     mine = [row for row in rows if row.experiment.startswith(("head_to_head", "what_it_costs"))]
     assert len(mine) >= 10 and all(row.runs() for row in mine)
     assert {row.settings["method"] for row in mine} <= set(experiments.METHODS)

@@ -48,11 +48,7 @@ def test_an_interval_is_that_of_a_proportion_where_there_is_one_seed():
     one = run([1] * 140 + [0] * 60)
     mean, low, high = score([one])
     exact = stats.binomtest(140, 200).proportion_ci(method="wilson")
-    assert (
-        mean == 0.7
-        and low == pytest.approx(exact.low, abs=0.01)
-        and high == pytest.approx(exact.high, abs=0.01)
-    )
+    assert mean == 0.7 and low == pytest.approx(exact.low, abs=0.01) and high == pytest.approx(exact.high, abs=0.01)
 
 
 def test_a_difference_is_paired_text_by_text():
@@ -87,9 +83,7 @@ def test_both_ways_have_the_same_seeds_and_right_answers(condition, monkeypatch)
     monkeypatch.setattr(gap, "chosen", read)
     monkeypatch.setattr(gap, "load_runs", lambda experiment, condition, method: read(method))
     lora, full = both_ways(condition)
-    assert (
-        sorted(one.settings["seed"] for one in lora) == [0, 1] == sorted(one.settings["seed"] for one in full)
-    )
+    assert sorted(one.settings["seed"] for one in lora) == [0, 1] == sorted(one.settings["seed"] for one in full)
     assert {one.results["method"] for one in full} == {"full fine-tuning"}
 
 
@@ -100,9 +94,7 @@ def test_tables_say_what_is_recorded_and_leave_open_what_is_not():
     )
     assert rows.rows[0][-2:] == ("the base's", "the base's") and rows.rows[1][3:] == ("50, 75", "20.0", "50")
     times = {"as trained": [1.4, 1.3, 1.5], "merged": [1.01, 1.0, 1.1]}
-    trained = run(
-        [1], trainable=12, bytes={"weights": 5e6, "gradients": 1e6}, step_time=[1, 1, 1], answer_time=times
-    )
+    trained = run([1], trainable=12, bytes={"weights": 5e6, "gradients": 1e6}, step_time=[1, 1, 1], answer_time=times)
     prompted = run([1], trainable=0, bytes={"weights": 5e6}, answer_time={"as prompted": [2.0, 2, 2]})
     table = cost_table({"LoRA": trained, "few-shot": prompted})
     assert table.rows[0] == ("LoRA", "12", "6 MB", "1.00", "1.40 as trained, 1.01 merged")

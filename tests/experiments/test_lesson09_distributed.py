@@ -34,9 +34,7 @@ close = torch.testing.assert_close
 def place(tmp_path_factory):
     """A directory with a tiny base model whose matrices 64 divides; what the processes write goes there too."""
     path = tmp_path_factory.mktemp("together")
-    tiny_model(hidden_size=128, intermediate_size=192, max_position_embeddings=256).save_pretrained(
-        path / "base"
-    )
+    tiny_model(hidden_size=128, intermediate_size=192, max_position_embeddings=256).save_pretrained(path / "base")
     tiny_tokenizer().save_pretrained(path / "base")
     return path
 
@@ -107,9 +105,7 @@ def test_gradients_of_two_processes_are_those_of_one_with_the_doubled_batch(resu
     model = adapted_tiny_model()
     loss = label_loss(model, doubled_batch())
     loss.backward()
-    expected = {name: p.grad for name, p in model.named_parameters() if p.requires_grad} | {
-        "loss": loss.detach()
-    }
+    expected = {name: p.grad for name, p in model.named_parameters() if p.requires_grad} | {"loss": loss.detach()}
     assert len(expected) == 2 * 2 * 2 + 1
     for file in ("0-0", "1-0", "0-1", "1-1"):
         close(torch.load(place / f"{file}.pt"), expected, atol=1e-6, rtol=1e-5)

@@ -18,9 +18,7 @@ N = 12
 def tiny_base(monkeypatch):
     """The tiny model in the base's place, twelve test tickets."""
     tokenizer = tiny_tokenizer()
-    monkeypatch.setattr(
-        x, "load_base", lambda: (tiny_model(max_position_embeddings=4096), tokenizer), raising=True
-    )
+    monkeypatch.setattr(x, "load_base", lambda: (tiny_model(max_position_embeddings=4096), tokenizer), raising=True)
     monkeypatch.setattr(x, "TESTED", N)
     monkeypatch.setattr(x, "VALIDATION", 10)
 

@@ -166,9 +166,7 @@ def test_votes_go_to_the_most_frequent_of_the_sampled_answers(written, monkeypat
 
     def sample_chains(model, tokenizer, prompts, k, *, temperature, **_):
         asked.extend([prompts, k, temperature])
-        return [
-            [SimpleNamespace(text="" if n is None else f"The answer is {n}.") for n in row] for row in sampled
-        ]
+        return [[SimpleNamespace(text="" if n is None else f"The answer is {n}.") for n in row] for row in sampled]
 
     put(monkeypatch, "sample_chains", sample_chains)
     written.says("7")
@@ -273,9 +271,7 @@ def test_a_place_is_judged_before_and_after_training_on_its_own_pairs(written, m
         return [greedy(base, model, f"Ticket: test-{n}", 2) for n in range(4)], {"asked": 4}
 
     pairs = [(f"Ticket: train-{n}", " late parcel") for n in range(4)]
-    here = x.PLACES["terse"].__class__(
-        "tickets", lambda tokenizer: pairs, judge, lambda: ["a", "b", "c", "d"]
-    )
+    here = x.PLACES["terse"].__class__("tickets", lambda tokenizer: pairs, judge, lambda: ["a", "b", "c", "d"])
     monkeypatch.setitem(x.PLACES, "terse", here)
     found = find("place").function(place="terse", **TUNED | {"learning_rate": 0.3})
     prompts = [f"Ticket: test-{n}" for n in range(4)]

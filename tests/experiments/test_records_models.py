@@ -14,9 +14,7 @@ from tiny_records import CHOICES, LONG, SHIFT, TOPICS, home, labels, marks, put,
 from lessonlib.experiments import find
 
 ASKED, CHOSEN_ON = 10, 7  # test and validation tickets
-HEADINGS = {task: f"Ticket: {{}}\n{task.capitalize()}:" for task in CHOICES} | {
-    "intent": "Ticket: {}\nTopic:"
-}
+HEADINGS = {task: f"Ticket: {{}}\n{task.capitalize()}:" for task in CHOICES} | {"intent": "Ticket: {}\nTopic:"}
 
 
 @pytest.fixture(autouse=True)
@@ -103,9 +101,7 @@ STUDENT = {"layers": 2, "seed": 0, "learning_rate": 1e-2, "steps": 2, "batch_siz
 
 
 def judged_by_test(base, found, model) -> None:
-    assert found["score"].targets == labels("test") and found["score"].predictions == answers(
-        base, model, first=None
-    )
+    assert found["score"].targets == labels("test") and found["score"].predictions == answers(base, model, first=None)
     right = np.array(answers(base, model, split="validation", first=CHOSEN_ON)) == labels(
         "validation", first=CHOSEN_ON
     )
@@ -117,10 +113,7 @@ def test_a_teacher_is_tuned_on_short_tickets_and_judged_merged(base, two_steps):
     judged_by_test(base, found, base.models[0])
     assert base.trained_on <= marks("train", LONG) and base.scored_on >= marks("test")
     assert not any(hasattr(m, "base") for m in base.models[0].modules())
-    assert (
-        found["bytes"] == 4 * sum(p.numel() for p in base.fresh().parameters())
-        and found["teacher_seconds"] > 0
-    )
+    assert found["bytes"] == 4 * sum(p.numel() for p in base.fresh().parameters()) and found["teacher_seconds"] > 0
 
 
 @pytest.mark.parametrize("kept, layers", [("first", (0, 1)), ("evenly", (0, 2))])
@@ -245,9 +238,7 @@ def test_what_is_learnt_one_after_another_is_asked_so_far(stack, base):
     assert learnt == [{8}, {3}, {3}] and SHIFT["train"] == 0
     adapted = [m for m in model.modules() if hasattr(m, "B")]
     below = [len(getattr(m.base, "updates", [])) for m in adapted]
-    assert (
-        below == [2 if stack else 0] * 6
-    )  # under each layer that trained last; three layers, queries and values
+    assert below == [2 if stack else 0] * 6  # under each layer that trained last; three layers, queries and values
     for stage, scores in zip(found["stages"], found["scores"]):
         by_task = [np.mean(np.array(said) == labels("test", task, ASKED)) for task, said in stage.items()]
         assert scores == pytest.approx(by_task)

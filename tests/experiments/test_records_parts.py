@@ -20,7 +20,9 @@ from lessonlib.experiments import find
 # --- the language model ------------------------------------------------------------------------------------------------
 
 JUDGED = 10  # test tickets
-INTENT = "Topics: billing, delivery, refund, technical, account, cancellation, question, feedback.\nTicket: {}\nTopic:"
+INTENT = (
+    "Topics: billing, delivery, refund, technical, account, cancellation, question, feedback.\nTicket: {}\nTopic:"
+)
 
 
 @pytest.fixture
@@ -118,9 +120,7 @@ def test_layers_of_least_influence_or_the_deepest_but_the_last_are_left_out(orde
     assert found["layers"] == gone
 
     def without(model):
-        model.model.layers = torch.nn.ModuleList(
-            layer for i, layer in enumerate(model.model.layers) if i not in gone
-        )
+        model.model.layers = torch.nn.ModuleList(layer for i, layer in enumerate(model.model.layers) if i not in gone)
 
     agrees(pruned, found, cut(pruned, without))
 
@@ -141,8 +141,7 @@ def test_importance_is_of_either_task_on_either_half_of_some_training_tickets(pr
     agrees(base, found, base.models[0])
     assert found["perplexity before"] == pytest.approx(perplexity(base, base.fresh()), rel=1e-4)
     prompts = [
-        f"Ticket: {text}\nThe customer's feeling (negative, neutral or positive):"
-        for text in texts("test", JUDGED)
+        f"Ticket: {text}\nThe customer's feeling (negative, neutral or positive):" for text in texts("test", JUDGED)
     ]
     assert found["sentiment"] == base.answers(base.models[0], prompts, ["negative", "neutral", "positive"])
 
@@ -188,9 +187,7 @@ def trainings(monkeypatch):
         network.zero_grad()
         trained = copy.deepcopy(network)
         calls.append(
-            SimpleNamespace(
-                before=before, after=weights(network), trained=trained, images=images, settings=settings
-            )
+            SimpleNamespace(before=before, after=weights(network), trained=trained, images=images, settings=settings)
         )
 
     monkeypatch.setattr(digits, "learn", noting)

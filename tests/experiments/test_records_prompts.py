@@ -28,9 +28,7 @@ def calibrated(table: np.ndarray, empty: np.ndarray) -> np.ndarray:
     return share / chance
 
 
-def whole(
-    base, name: str, begin: str, query: str, split: str, words, first=None
-) -> tuple[np.ndarray, np.ndarray]:
+def whole(base, name: str, begin: str, query: str, split: str, words, first=None) -> tuple[np.ndarray, np.ndarray]:
     """The words' log-probabilities behind each ticket of a split, and behind inputs without content."""
     model = base.fresh()
     tickets = [begin + query.format(text) for text in texts(split, first)]
@@ -73,18 +71,14 @@ def test_examples_of_a_prompt_bear_their_right_labels(base):
     found = find("few_shot").function(split="test", **SIX)
     examples = shown(base, "Topic")
     assert len(examples) == 8 and {word for _, word in examples} == set(TOPICS)  # each topic once
-    assert (
-        [word for _, word in examples] == [TOPICS[labels("train")[n]] for n, _ in examples] == found["shown"]
-    )
+    assert [word for _, word in examples] == [TOPICS[labels("train")[n]] for n, _ in examples] == found["shown"]
 
 
 def test_random_labels_are_not_the_right_ones(base):
     find("random_labels").function(split="test", **SIX)
     examples = shown(base, "Topic")
     right = [TOPICS[labels("train")[n]] for n, _ in examples]
-    drawn = [
-        np.random.default_rng(1000).integers(8)
-    ]  # the draws of Min et al.'s control: one a text, from a seed
+    drawn = [np.random.default_rng(1000).integers(8)]  # the draws of Min et al.'s control: one a text, from a seed
     assert len(examples) == 8 and examples[0][1] == TOPICS[drawn[0]]
     assert sum(word == own for (_, word), own in zip(examples, right)) <= 3  # by chance one in eight
 
@@ -142,9 +136,7 @@ def true_class(number: int) -> int:
         ("label_balance", {"labels": "PPPN", "seed": 1}, TWO, "\n\n", ""),
     ],
 )  # fmt: skip
-def test_a_cell_is_the_likelier_word_behind_its_whole_prompt(
-    name, settings, words, separator, instruction, base
-):
+def test_a_cell_is_the_likelier_word_behind_its_whole_prompt(name, settings, words, separator, instruction, base):
     found = find(name).function(words=" / ".join(words), split="validation", **settings)
     rows, classes = two_classes("validation")
     examples = examples_read(base, words, separator)
@@ -195,9 +187,7 @@ def test_edge_cases_are_those_that_the_model_is_most_surely_wrong_about(base):
     odds = calibrated(base.log_probs(base.fresh(), asked, TWO), empty)
     surely = dict(zip(negative + positive, odds[:, 1] / odds.sum(1)))
     wrong = [
-        sorted(negative, key=lambda i: -surely[i])[
-            :2
-        ],  # negative, and yet the likeliest to be called positive
+        sorted(negative, key=lambda i: -surely[i])[:2],  # negative, and yet the likeliest to be called positive
         sorted(positive, key=lambda i: surely[i])[:2],
     ]
     (prefix, *_) = [text for text in base.read() if len(marks_in(text)) == 4]  # the four, in one prompt

@@ -90,9 +90,7 @@ def test_a_model_is_taught_the_training_tickets_and_scored_on_the_test_tickets(n
     model, prompts = base.models[0], asked(template, "test")
     assert found["score"].targets == labels("test")
     assert found["score"].predictions == base.answers(model, prompts, TOPICS)
-    assert found["score"].predictions != base.answers(
-        base.fresh(), prompts, TOPICS
-    )  # two steps have moved it
+    assert found["score"].predictions != base.answers(base.fresh(), prompts, TOPICS)  # two steps have moved it
     chosen_on = base.answers(model, asked(template, "validation", first), TOPICS)
     assert found["validation"] == pytest.approx(right(chosen_on, "validation"))
     assert base.scored_on == marks("test") | marks("validation", first)
@@ -118,9 +116,7 @@ def test_another_question_has_another_columns_answers(name, task, base):
     assert found["score"].predictions == answers
     chosen_on = base.answers(base.models[0], asked(heading, "validation", CHOSEN_ON), CHOICES[task])
     assert found["validation"] == pytest.approx(right(chosen_on, "validation", task))
-    assert [target for _, target in base.lessons()] == [
-        labels("train", task)[n] for (_, n), _ in base.lessons()
-    ]
+    assert [target for _, target in base.lessons()] == [labels("train", task)[n] for (_, n), _ in base.lessons()]
 
 
 def test_a_recorded_loss_is_the_mean_surprise_at_the_right_label(base):
@@ -276,9 +272,7 @@ def test_a_soft_prompt_and_a_prefix_start_from_the_sentence_about_the_task(base,
     assert torch.equal(prompt.detach(), vectors.detach())
     keys = base.fresh().model(ids, use_cache=True).past_key_values.layers[0].keys  # (1, heads, tokens, width)
     kept = [p.detach() for p in started["prefix_tuning"].parameters() if p.requires_grad]
-    assert any(torch.allclose(K[0].flatten(), keys.flatten(), atol=1e-6) for K in kept), [
-        K.shape for K in kept
-    ]
+    assert any(torch.allclose(K[0].flatten(), keys.flatten(), atol=1e-6) for K in kept), [K.shape for K in kept]
 
 
 SENTENCE = "Sort the customer's support ticket by its topic. Topic:"
@@ -309,9 +303,7 @@ def test_qlora_trains_lora_over_a_base_in_four_bits(base, tmp_path, monkeypatch)
     (model,) = base.models
     assert found["score"].targets == labels("test")
     assert found["score"].predictions == base.answers(model, asked("Ticket: {}\nTopic:", "test"), TOPICS)
-    assert base.trained_on <= marks("train", LONG) and base.scored_on == marks("test") | marks(
-        "validation", 7
-    )
+    assert base.trained_on <= marks("train", LONG) and base.scored_on == marks("test") | marks("validation", 7)
     trained = [path for path, p in model.named_parameters() if p.requires_grad]
     assert len(trained) == 4 and all("q_proj" in path for path in trained)
     assert {m.base.weight.dtype for m in model.modules() if hasattr(m, "base")} == {torch.uint8}  # two a byte
@@ -349,9 +341,7 @@ def test_the_baseline_counts_words_and_its_strength_is_chosen_on_validation(base
     for module in [sklearn.linear_model, *modules_with("LogisticRegression", real)]:
         monkeypatch.setattr(module, "LogisticRegression", Told)
     found = find("word_counts").function()
-    assert [seen[C] for C in (1, 10, 100)] == [labels("train")] * 3 and seen["chosen on"] == labels(
-        "validation"
-    )
+    assert [seen[C] for C in (1, 10, 100)] == [labels("train")] * 3 and seen["chosen on"] == labels("validation")
     assert found["validation"] == 0.6 and found["score"].predictions == [3] * 12  # C is 10
     assert found["score"].targets == labels("test")
 
@@ -378,9 +368,7 @@ def test_of_a_variants_rates_the_one_that_validation_chose_is_tested(base):
     assert found["learning_rate"] == rates[best]
     tested = base.answers(base.models[best], asked("Ticket: {}\nTopic:", "test"), TOPICS)
     assert found["score"].predictions == tested and found["score"].targets == labels("test")
-    assert base.trained_on <= marks("train", LONG) and base.scored_on == marks("test") | marks(
-        "validation", 7
-    )
+    assert base.trained_on <= marks("train", LONG) and base.scored_on == marks("test") | marks("validation", 7)
 
 
 def test_digits_are_learnt_lying_and_rates_are_chosen_on_digits_held_out(base, monkeypatch):

@@ -116,9 +116,7 @@ def test_two_experiments_of_one_name_are_refused(recorder):
     def houlsby():
         return {}
 
-    with pytest.raises(
-        ExperimentError, match=r"'houlsby' stands in lessonlib\.experiments\.lesson06_adapters"
-    ):
+    with pytest.raises(ExperimentError, match=r"'houlsby' stands in lessonlib\.experiments\.lesson06_adapters"):
         experiment(right_answers=lambda run: [])(houlsby)
     assert find("houlsby").function is not houlsby
 
@@ -142,15 +140,11 @@ def test_a_run_whose_code_has_changed_is_named_until_it_is_signed_off(recorder, 
         '[taken_over]\n[signed_off.fake]\ncode = "0123456789ab"\nreason = "only a name changed"\n', "utf8"
     )
     assert outdated([run]) == []
-    signatures.write_text(
-        '[taken_over]\n[signed_off.fake]\ncode = "ffff"\nreason = "an older change"\n', "utf8"
-    )
+    signatures.write_text('[taken_over]\n[signed_off.fake]\ncode = "ffff"\nreason = "an older change"\n', "utf8")
     assert len(outdated([run])) == 1
 
 
-def test_an_inherited_run_is_older_than_code_that_changed_after_it_was_taken_over(
-    recorder, tmp_path, monkeypatch
-):
+def test_an_inherited_run_is_older_than_code_that_changed_after_it_was_taken_over(recorder, tmp_path, monkeypatch):
     run = runs.Run(**vars(recorder(r=2)) | {"code": runs.INHERITED})
     signatures = tmp_path / "signed_off.toml"
     monkeypatch.setattr(runs, "SIGNED_OFF", signatures)

@@ -40,9 +40,7 @@ def few_tickets(split: str) -> Dataset:
         if split == "train" and i >= LONG:
             text += " late" * 60
         intent, sentiment, urgency = (3 * i + 2 * shift) % 8, (i + shift) % 3, (i // 2 + shift) % 3
-        rows.append(
-            {"id": f"{split}{i}", "text": text, "intent": intent, "sentiment": sentiment, "urgency": urgency}
-        )
+        rows.append({"id": f"{split}{i}", "text": text, "intent": intent, "sentiment": sentiment, "urgency": urgency})
     return Dataset.from_list(rows)
 
 

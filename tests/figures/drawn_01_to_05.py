@@ -122,9 +122,7 @@ def attention_is_a_row_a_part_and_a_column_a_layer(build):
 @drawing(figures.scale_trend)
 def published_averages_and_gains_stand_by_size(build):
     averages, gains = {"few-shot": [50, 60], "zero-shot": [40, 45]}, {"all tasks": [10, 15]}
-    left = Panel(
-        lines=[("few-shot", [0, 1], [50, 60]), ("zero-shot", [0, 1], [40, 45])], columns={"S": 0, "L": 1}
-    )
+    left = Panel(lines=[("few-shot", [0, 1], [50, 60]), ("zero-shot", [0, 1], [40, 45])], columns={"S": 0, "L": 1})
     right = Panel(lines=[("all tasks", [0, 1], [10, 15])], levels=[0], columns={"S": 0, "L": 1})
     return build(["S", "L"], averages, gains), left, right
 
@@ -160,18 +158,13 @@ def groups_are_dots_with_a_bar_at_the_mean(build):
 
 @drawing(figures.prompt_factors)
 def all_cells_stand_in_a_row_of_each_factor(build):
-    cells = [
-        ({"words": w, "order": o}, value)
-        for w, o, value in (("a", "x", 0.5), ("a", "y", 0.7), ("b", "x", 0.9))
-    ]
+    cells = [({"words": w, "order": o}, value) for w, o, value in (("a", "x", 0.5), ("a", "y", 0.7), ("b", "x", 0.9))]
     lines = [
         (None, [50, 70], [0, 0]), (None, [60, 60], [-0.35, 0.35]), (None, [90], [1]), (None, [90, 90], [0.65, 1.35]),
         (None, [50, 90], [2.6, 2.6]), (None, [70, 70], [2.25, 2.95]), (None, [70], [3.6]), (None, [70, 70], [3.25, 3.95]),
     ]  # fmt: skip
     rows = {"label words: a": 0, "label words: b": 1, "order: x": 2.6, "order: y": 3.6}
-    return build(cells, {"words": "label words", "order": "order"}), Panel(
-        lines=lines, places=[50], rows=rows
-    )
+    return build(cells, {"words": "label words", "order": "order"}), Panel(lines=lines, places=[50], rows=rows)
 
 
 @drawing(figures.example_orders)
@@ -346,15 +339,11 @@ def cuts_fall_by_halvings_towards_chance(build):
 def weights_are_dark_or_light_by_sign_and_white_where_pruned(build):
     weights = torch.tensor([[1.0, -1.0, 1.0], [-1.0, 1.0, -1.0]])  # (hidden, inputs)
     left = torch.tensor([[True, True, False], [False, True, False]])
-    tickets = [
-        SimpleNamespace(sparsity=s, masks={"w": mask}) for s, mask in ((0.0, left | True), (0.5, left))
-    ]
+    tickets = [SimpleNamespace(sparsity=s, masks={"w": mask}) for s, mask in ((0.0, left | True), (0.5, left))]
     dark, light, white = (
         np.array([int(c[i : i + 2], 16) for i in (1, 3, 5)]) / 255 for c in ("#00264D", "#E69F00", "#FFFFFF")
     )
-    grid = np.insert(
-        [[light, white], [dark, light], [white, white]], 3, 1, axis=2
-    )  # (inputs, hidden, colour)
+    grid = np.insert([[light, white], [dark, light], [white, white]], 3, 1, axis=2)  # (inputs, hidden, colour)
     curves = Panel(
         lines=[("ticket", [0, 1], [60, 50]), ("mask", [0, 1], [60, 40]), (None, [1], [50])],
         bands=[([0, 1], [60, 50], [60, 50]), ([0, 1], [60, 40], [60, 40])], places=[1], columns={"0": 0, "50": 1},
@@ -391,7 +380,5 @@ def each_layer_rises_from_the_whole_models_perplexity(build):
 def heads_are_rows_and_layers_columns(build):
     topic, sentiment = [[1, 2, 3], [4, 5, 6]], [[6, 5, 4], [3, 2, 1]]  # (layers, heads)
     first = Panel(images=[[[1, 4], [2, 5], [3, 6]]], title="topic")
-    second = Panel(
-        images=[[[6, 3], [5, 2], [4, 1]]], title="sentiment", words=[("rank correlation -1.00", 1, 1.03)]
-    )
+    second = Panel(images=[[[6, 3], [5, 2], [4, 1]]], title="sentiment", words=[("rank correlation -1.00", 1, 1.03)])
     return build({"topic": topic, "sentiment": sentiment}, -1.0), first, second

@@ -64,11 +64,7 @@ def the_block_is_folded_and_one_adapter_is_drawn_to_scale(build):
     folded = Panel(
         boxes=[(1.9, y + up, 2.2, 0.8) for y, _ in sublayers for up in (-0.4, 0.9)],
         shapes=[*arrows, [(0.4, 7.35), (0.4, 8.5)]],
-        words=[
-            word
-            for y, name in sublayers
-            for word in ((name, 3, y), ("adapter", 3, y + 1.3), ("+", 0.4, y + 3))
-        ],
+        words=[word for y, name in sublayers for word in ((name, 3, y), ("adapter", 3, y + 1.3), ("+", 0.4, y + 3))],
     )
     unfolded = Panel(
         boxes=[(-0.5, -0.05, 1, 0.1), (-0.5, 0.95, 1, 0.1), (-0.1, 0.45, 0.2, 0.1)],  # m is a fifth of d
@@ -153,9 +149,7 @@ RANKED = {"scale": ("log", "linear"), "columns": {"4": 4, "8": 8}}
 @drawing(figures.rank_sweep)
 def ranks_have_a_dot_a_seed_and_the_line_of_their_means(build):
     full = [SimpleNamespace(settings={}, accuracy=accuracy) for accuracy in (0.8, 0.9)]
-    return build(RANKS, full), Panel(
-        lines=BY_RANK, levels=[85], words=[("full fine-tuning", 4, 85)], **RANKED
-    )
+    return build(RANKS, full), Panel(lines=BY_RANK, levels=[85], words=[("full fine-tuning", 4, 85)], **RANKED)
 
 
 @drawing(figures.benchmark_times)
@@ -176,9 +170,7 @@ def matrices_are_drawn_to_scale_beside_what_they_hold_and_score(build):
             ("r = 8\n800 numbers", 83.36, 18),
         ],
     )
-    held = Panel(
-        lines=[(None, range(1, 11), np.arange(10, 101, 10)), (None, [8], [80])], scale=("log", "linear")
-    )
+    held = Panel(lines=[(None, range(1, 11), np.arange(10, 101, 10)), (None, [8], [80])], scale=("log", "linear"))
     measured = Panel(lines=[*BY_RANK, (None, [8], [80])], marks=["o", "o", "None", "D"], **RANKED)
     return build((40, 60), [1.0] * 10, RANKS), matrices, held, measured
 
@@ -217,9 +209,7 @@ def places_stand_before_and_after_above_and_below_the_line(build):
 
 @drawing(figures.digit_rows)
 def digits_stand_side_by_side_with_a_frame(build):
-    upright = Panel(
-        images=[[[0] * 8, [0, 1, 2, 0, 0, 5, 6, 0], [0, 3, 4, 0, 0, 7, 8, 0], [0] * 8]], title="upright"
-    )
+    upright = Panel(images=[[[0] * 8, [0, 1, 2, 0, 0, 5, 6, 0], [0, 3, 4, 0, 0, 7, 8, 0], [0] * 8]], title="upright")
     turned = Panel(images=[[[0] * 4, [0, 4, 3, 0], [0, 2, 1, 0], [0] * 4]], title="turned")
     return build({"upright": [[1, 2, 3, 4], [5, 6, 7, 8]], "turned": [[4, 3, 2, 1]]}, 2), upright, turned
 
@@ -272,9 +262,7 @@ def what_is_forgotten_is_the_way_from_the_base(build):
         places=[20],
         rows=rows,
     )
-    right = Panel(
-        lines=[(None, [60], [0]), (None, [50], [1])], spans=[(70, 0, 60, 0), (70, 1, 50, 1)], places=[70]
-    )
+    right = Panel(lines=[(None, [60], [0]), (None, [50], [1])], spans=[(70, 0, 60, 0), (70, 1, 50, 1)], places=[70])
     perplexity, sentiment = (
         {"zero-shot": 20, "LoRA": 25, "whole": 40},
         {"zero-shot": 0.7, "LoRA": 0.6, "whole": 0.5},
@@ -385,9 +373,7 @@ def values_of_the_code_book_stand_under_the_normal_curve(build):
 @drawing(figures.bits_slider)
 def values_of_so_many_bits_stand_over_the_weights_and_errors_by_bits(build):
     blocks, books = normalize(in_blocks(W, 64))[0], {"NormalFloat": normal_float, "even steps": even_steps}
-    errors = {
-        name: [100 * measure(W, Absmax(name, book(b))).error for b in (2, 4)] for name, book in books.items()
-    }
+    errors = {name: [100 * measure(W, Absmax(name, book(b))).error for b in (2, 4)] for name, book in books.items()}
     bars = histogram(blocks.numpy().ravel(), np.linspace(-1, 1, 101), density=True)
     top = 1.05 * max(high for *_, high in bars)
     weights = Panel(bars=bars, spans=[(value, 0, value, top) for value in normal_float(4).tolist()])
@@ -460,9 +446,7 @@ def two_histograms_in_per_cent_share_a_logarithmic_axis(build):
 @drawing(figures.cards)
 def plans_stand_by_method_on_a_logarithmic_axis_with_the_cards_as_lines(build):
     gigabytes = {"7B": {"whole": 81, "LoRA": 15, "QLoRA": 5}, "70B": {"whole": 829, "LoRA": 142, "QLoRA": 41}}
-    plans = {
-        m: {way: Memory(1e9 * size, 0, 0, 0) for way, size in each.items()} for m, each in gigabytes.items()
-    }
+    plans = {m: {way: Memory(1e9 * size, 0, 0, 0) for way, size in each.items()} for m, each in gigabytes.items()}
     lines = [
         ("whole", [81, 829], [1.22, 0.22]),
         ("LoRA", [15, 142], [1, 0]),
@@ -529,9 +513,7 @@ def questions_are_marks_on_the_row_of_their_way(build):
 @drawing(figures.after_each_task)
 def each_task_is_a_line_from_when_it_was_learned(build):
     columns = {"after intent": 1, "after urgency": 2}
-    left = Panel(
-        lines=[("intent", [1, 2], [60, 40]), ("urgency", [2], [50])], columns=columns, title="stacked"
-    )
+    left = Panel(lines=[("intent", [1, 2], [60, 40]), ("urgency", [2], [50])], columns=columns, title="stacked")
     right = Panel(lines=[("intent", [1, 2], [70, 65]), ("urgency", [2], [80])], columns=columns, title="one")
     ways = {"stacked": [[0.6], [0.4, 0.5]], "one": [[0.7], [0.65, 0.8]]}
     return build(ways, ("intent", "urgency")), left, right

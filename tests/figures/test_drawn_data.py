@@ -46,8 +46,7 @@ def test_every_builder_of_the_library_is_drawn_here():
 
 def test_every_function_that_draws_is_drawn_here():
     modules = [
-        importlib.import_module(found.name)
-        for found in pkgutil.iter_modules(figures.__path__, "lessonlib.figures.")
+        importlib.import_module(found.name) for found in pkgutil.iter_modules(figures.__path__, "lessonlib.figures.")
     ]
     draws = {name for module in modules for name in vars(module) if name.startswith("draw_")}
     assert len(draws) > 40
@@ -59,13 +58,9 @@ def test_the_playground_that_moves_shows_what_its_still_shows():
     squares = re.findall(r'<rect x="(\d+)" y="(\d+)" width="13" height="13" fill="(#\w+)"', page)
     assert [((int(x) - 78) / 15, int(y) / 15) for x, y, _ in squares] == PLACES
     assert [fill for *_, fill in squares] == LIT
-    x, y = np.transpose(
-        [point.split(",") for point in re.search('points="([^"]*)"', page)[1].split()]
-    ).astype(float)
+    x, y = np.transpose([point.split(",") for point in re.search('points="([^"]*)"', page)[1].split()]).astype(float)
     assert x == pytest.approx([65, 135])  # the first two of four steps, on 280 pixels from 30 on
-    assert 180 - y == pytest.approx(
-        170 * np.array(SEEN.losses) / (1.05 * 2.5), abs=0.06
-    )  # from the axis upwards
+    assert 180 - y == pytest.approx(170 * np.array(SEEN.losses) / (1.05 * 2.5), abs=0.06)  # from the axis upwards
 
 
 # --- the reading sees what it is for ---------------------------------------------------------------------------------

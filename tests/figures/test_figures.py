@@ -22,9 +22,7 @@ RANKS = (1, 2, 4, 8, 16, 64)
 
 def runs_of(means: dict[int, float], seeds=(-0.01, 0.0, 0.01)) -> list:
     """Synthetic recorded runs of LoRA, in no order."""
-    runs = [
-        SimpleNamespace(settings={"r": r, "seed": 0}, accuracy=m + s) for r, m in means.items() for s in seeds
-    ]
+    runs = [SimpleNamespace(settings={"r": r, "seed": 0}, accuracy=m + s) for r, m in means.items() for s in seeds]
     random.Random(0).shuffle(runs)
     return runs
 
@@ -76,17 +74,13 @@ PICTURES = {
     "curves that end at zero": lambda: figures.learning_curves(
         {"first": STEPS[::-1] * 0.0 + 1e-9, "second": STEPS[::-1]}
     ),
-    "curve with a long name": lambda: figures.learning_curves(
-        {"LoRA with alpha not divided by r": STEPS[::-1]}
-    ),
+    "curve with a long name": lambda: figures.learning_curves({"LoRA with alpha not divided by r": STEPS[::-1]}),
     "rank sweep": lambda: figures.rank_sweep(RUNS, FULL),
     "rank sweep alone": lambda: figures.rank_sweep(RUNS),
     "rank sweep from 4": lambda: figures.rank_sweep(runs_of({4: 0.5, 8: 0.6}), FULL),
     "rank sweep near the top": lambda: figures.rank_sweep(runs_of({1: 0.98, 2: 0.99}, (0,)), FULL),
     "times": lambda: figures.benchmark_times(TIMES, "One forward pass of several texts"),
-    "times far apart": lambda: figures.benchmark_times(
-        {"merged": 1.0, "a name of some length": 12345.0}, "Two ways"
-    ),
+    "times far apart": lambda: figures.benchmark_times({"merged": 1.0, "a name of some length": 12345.0}, "Two ways"),
     # The builder draws every position at once; with one rank there is one figure to look at.
     "rank slider at 1": lambda: figures.rank_slider((576, 576), UPDATE, runs_of({1: 0.80})).still,
     "rank slider at 8": lambda: figures.rank_slider((576, 576), UPDATE, runs_of({8: 0.88})).still,

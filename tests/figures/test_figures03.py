@@ -102,10 +102,7 @@ def test_label_rates_keep_the_last_label_apart():
 
 def test_calibration_says_means_spreads_and_losers():
     alt = figures.calibration_effect([(0.5, 0.8), (0.7, 0.8), (0.9, 0.8)]).alt
-    assert (
-        "from 70 to 80 per cent, the standard deviation from 20.0 to 0.0 points; 2 prompts gain, 1 lose"
-        in alt
-    )
+    assert "from 70 to 80 per cent, the standard deviation from 20.0 to 0.0 points; 2 prompts gain, 1 lose" in alt
 
 
 def test_groups_say_mean_range_and_number():

@@ -25,9 +25,7 @@ TASKS = {
     "GPT-3 175B": {"MultiArith": 57.9, "GSM8K": 31.3, "CSQA": -6.0, "SingleOp": -2.1},
     "PaLM 540B": {"MultiArith": 52.5, "GSM8K": 39.0, "last letters": 91.8, "CSQA": 1.8, "SingleOp": 0.0},
 }
-TASKS = {
-    m: {t: TASKS[m][t] for t in TASKS["PaLM 540B"] if t in TASKS[m]} for m in ("PaLM 540B", "GPT-3 175B")
-}
+TASKS = {m: {t: TASKS[m][t] for t in TASKS["PaLM 540B"] if t in TASKS[m]} for m in ("PaLM 540B", "GPT-3 175B")}
 KINDS = {
     "arithmetic": {
         "direct, no examples": (3, 120),

@@ -29,16 +29,12 @@ FIVE = {
 }
 # The scanned digits: lines near each other, near the top.
 CLOSE = {
-    name: [[0.98 + 0.1 * (v - 0.64) + 0.001 * k for v in values] for k in range(5)]
-    for name, values in ONE.items()
+    name: [[0.98 + 0.1 * (v - 0.64) + 0.001 * k for v in values] for k in range(5)] for name, values in ONE.items()
 }
 FASTER = {
-    name: [[0.68 + 0.5 * (v - 0.64) + 0.004 * k for v in values] for k in range(5)]
-    for name, values in ONE.items()
+    name: [[0.68 + 0.5 * (v - 0.64) + 0.004 * k for v in values] for k in range(5)] for name, values in ONE.items()
 }
-WAYS = dict(
-    zip(("winning ticket", "rewound to step 30", "whole network", "gradient × weight"), FIVE.values())
-)
+WAYS = dict(zip(("winning ticket", "rewound to step 30", "whole network", "gradient × weight"), FIVE.values()))
 LINES = {
     "the smallest first": [0.64, 0.64, 0.60, 0.5, 0.3, 0.15],
     "least gradient × weight first": [0.64, 0.64, 0.63, 0.6, 0.5, 0.3],

@@ -218,9 +218,7 @@ def test_lora_has_moved_by_the_norm_of_its_update_over_the_weights():
     (_, layer), *_ = lora_layers(model)
     nn.init.normal_(layer.B)
     update = layer.scale * layer.B @ layer.A
-    assert watch.moved()[0, "query"] == pytest.approx(
-        (update.norm() / layer.base.weight.norm()).item(), rel=1e-4
-    )
+    assert watch.moved()[0, "query"] == pytest.approx((update.norm() / layer.base.weight.norm()).item(), rel=1e-4)
 
 
 def test_a_weight_has_moved_by_the_norm_of_its_change():
@@ -334,7 +332,5 @@ def test_a_redraw_takes_no_time_beside_a_step():
 def test_the_playground_shows_itself_without_a_front_end():
     shown = playground().run("LoRA", 1)
     data, metadata = shown._repr_mimebundle_()
-    assert (
-        "step 1 of 6" in metadata["image/png"]["alt"] and "application/vnd.jupyter.widget-view+json" in data
-    )
+    assert "step 1 of 6" in metadata["image/png"]["alt"] and "application/vnd.jupyter.widget-view+json" in data
     assert shown.seen.held > 0 and shown.model is not None

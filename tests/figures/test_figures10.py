@@ -26,8 +26,7 @@ def requests(clients: int = 16):
     """Requests of so many clients at once, each 0.3 to 1.1 seconds long."""
     names = ["base", "intent", "sentiment", "urgency", "intent-2"]
     return [
-        (names[(i * 7) % 5], 0.4 * (i // clients), 0.4 * (i // clients) + 0.3 + 0.05 * (i % 17))
-        for i in range(96)
+        (names[(i * 7) % 5], 0.4 * (i // clients), 0.4 * (i // clients) + 0.3 + 0.05 * (i % 17)) for i in range(96)
     ]
 
 

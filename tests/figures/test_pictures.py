@@ -59,9 +59,7 @@ def test_the_looks_of_lines_differ_in_dash_and_mark_and_their_names_can_be_read(
         rgb = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         assert contrast(rgb, (1, 1, 1)) >= LEAST_CONTRAST
     assert told_by_colour_alone(ax) == []
-    assert (
-        len({line.get_marker() for line in ax.lines}) == len({line.get_linestyle() for line in ax.lines}) == 4
-    )
+    assert len({line.get_marker() for line in ax.lines}) == len({line.get_linestyle() for line in ax.lines}) == 4
 
 
 def two_lines(**second):

@@ -25,9 +25,7 @@ def batches(steps):
 
 def trained(steps=20):
     model = adapted(steps)
-    history = fit(
-        model, batches(steps), learning_rate=2e-2, loss=adalora_loss, optimizer=adalora_optimizer(model)
-    )
+    history = fit(model, batches(steps), learning_rate=2e-2, loss=adalora_loss, optimizer=adalora_optimizer(model))
     return model, history
 
 

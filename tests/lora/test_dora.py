@@ -42,9 +42,7 @@ def ours(model):
 
 def peft_twin(model):
     """The same model twice, with our layers and with PEFT's, and the same A, B and m in both."""
-    twin = get_peft_model(
-        copy.deepcopy(model), LoraConfig(r=4, lora_alpha=12, target_modules=TARGETS, use_dora=True)
-    )
+    twin = get_peft_model(copy.deepcopy(model), LoraConfig(r=4, lora_alpha=12, target_modules=TARGETS, use_dora=True))
     for path, layer in lora_layers(ours(model)):
         theirs = twin.base_model.model.get_submodule(path)
         theirs.lora_A["default"].weight.data.copy_(layer.A)

@@ -126,9 +126,7 @@ def test_the_base_comes_back_bit_for_bit_after_training_and_merging(tiny, tiny_t
     for _ in range(3):
         unmerge_lora(merge_lora(tiny))
     end(merge_lora(tiny))
-    after = {
-        name.replace(".base.", "."): p for name, p in tiny.named_parameters() if name[-2:] not in (".A", ".B")
-    }
+    after = {name.replace(".base.", "."): p for name, p in tiny.named_parameters() if name[-2:] not in (".A", ".B")}
     assert after.keys() == W.keys()
     assert all(torch.equal(W[name], after[name]) for name in W)
 
@@ -232,9 +230,7 @@ def test_a_name_matches_exactly_and_a_path_matches_one_module(tiny):
 
 def test_gpt2s_transposed_conv1d_is_refused():
     gpt2 = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=64, n_positions=16))
-    with pytest.raises(
-        LoRAError, match=r"transformer.h.0.attn.c_attn is a Conv1D, not nn.Linear .*transposed"
-    ):
+    with pytest.raises(LoRAError, match=r"transformer.h.0.attn.c_attn is a Conv1D, not nn.Linear .*transposed"):
         add_lora(gpt2, ["c_attn"])
 
 
@@ -376,9 +372,7 @@ def test_tied_pairs_are_written_for_each_layer(tiny, make_tiny, tiny_tokens, tmp
 
 
 @pytest.mark.parametrize("written, read", [(RsLoRALinear, RsLoRALinear), (LoRALinear, RsLoRALinear)])
-def test_the_scale_is_the_files_whatever_class_reads_it(
-    tiny, make_tiny, tiny_tokens, tmp_path, written, read
-):
+def test_the_scale_is_the_files_whatever_class_reads_it(tiny, make_tiny, tiny_tokens, tmp_path, written, read):
     filled(add_lora(tiny, r=4, alpha=6, layer=written))
     save_lora(tiny, tmp_path)
     again = load_lora(make_tiny(), tmp_path, layer=read)
@@ -391,9 +385,7 @@ def test_save_lora_writes_no_pickle_and_nothing_of_the_base(tiny, tmp_path):
         "adapter_config.json",
         "adapter_model.safetensors",
     ]
-    assert sum(t.numel() for t in load_file(directory / "adapter_model.safetensors").values()) == 2 * 4 * (
-        64 + 48
-    )
+    assert sum(t.numel() for t in load_file(directory / "adapter_model.safetensors").values()) == 2 * 4 * (64 + 48)
 
 
 # --- files: PEFT's read by us -------------------------------------------------------------------------------
@@ -554,9 +546,7 @@ def rewritten(directory, change):
 
 def test_nan_in_an_adapter_file_is_refused(tiny, saved):
     name = "base_model.model.model.layers.1.self_attn.v_proj.lora_A.weight"
-    refused(
-        tiny, rewritten(saved, lambda t: t[name].fill_(math.nan)), r"layers.1.self_attn.v_proj.lora_A.* NaN"
-    )
+    refused(tiny, rewritten(saved, lambda t: t[name].fill_(math.nan)), r"layers.1.self_attn.v_proj.lora_A.* NaN")
 
 
 def test_values_beyond_float32_are_refused(tiny, saved):

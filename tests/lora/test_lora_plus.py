@@ -59,9 +59,7 @@ def test_fit_takes_it_and_ratio_one_is_plain_lora(tiny_tokens):
     for ratio in (None, 1, 16):
         model = adapted()
         optimizer = {} if ratio is None else {"optimizer": lora_plus(model, ratio)}
-        losses[ratio] = fit(
-            model, [tiny_tokens] * 6, learning_rate=1e-3, loss=language_loss, **optimizer
-        ).losses
+        losses[ratio] = fit(model, [tiny_tokens] * 6, learning_rate=1e-3, loss=language_loss, **optimizer).losses
     assert losses[1] == pytest.approx(losses[None], abs=1e-6)
     assert losses[16][-1] < losses[1][-1] - 0.01
 
@@ -75,9 +73,7 @@ def test_warm_up_and_decay_scale_both_rates(tiny_tokens):
         engine.register_step_pre_hook(lambda o, *_: seen.append([g["lr"] for g in o.param_groups]))
         return engine
 
-    fit(
-        model, [tiny_tokens] * 4, learning_rate=12.0, loss=language_loss, optimizer=spied, warmup=1, clip=1e-9
-    )
+    fit(model, [tiny_tokens] * 4, learning_rate=12.0, loss=language_loss, optimizer=spied, warmup=1, clip=1e-9)
     # By hand: half, then thirds downward, of 12 and of 48.
     assert seen == [pytest.approx(pair) for pair in ([6, 24], [12, 48], [8, 32], [4, 16])]
 

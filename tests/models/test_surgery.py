@@ -25,9 +25,7 @@ class RefusedError(Exception):
 
 
 def test_targets_are_names_or_whole_paths_and_match_exactly(tiny):
-    found, missing = find_targets(
-        tiny, ["v_proj", "model.layers.1.mlp", "proj", "layers.0.mlp", "self_attn.q_proj"]
-    )
+    found, missing = find_targets(tiny, ["v_proj", "model.layers.1.mlp", "proj", "layers.0.mlp", "self_attn.q_proj"])
     assert [path for path, _ in found] == [
         "model.layers.0.self_attn.v_proj",
         "model.layers.1.self_attn.v_proj",

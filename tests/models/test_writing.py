@@ -63,18 +63,14 @@ def stops(writer, tokenizer):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 16])
 @pytest.mark.parametrize("kind", ["within a token", "over a joint", "several"])
-def test_texts_are_those_of_generate_alone_up_to_the_first_stop_string(
-    writer, tokenizer, stops, kind, batch_size
-):
+def test_texts_are_those_of_generate_alone_up_to_the_first_stop_string(writer, tokenizer, stops, kind, batch_size):
     stop = stops[kind]
     expected = []
     for prompt in PROMPTS:
         tokens, text = alone(writer, tokenizer, prompt, stop_strings=stop, tokenizer=tokenizer)
         expected.append(Completion(cut(text, stop), len(tokens), cut(text, stop) != text))
     assert completions(writer, tokenizer, PROMPTS, NEW, stop, batch_size=batch_size) == expected
-    assert complete(writer, tokenizer, PROMPTS, NEW, stop, batch_size=batch_size) == [
-        c.text for c in expected
-    ]
+    assert complete(writer, tokenizer, PROMPTS, NEW, stop, batch_size=batch_size) == [c.text for c in expected]
     assert {c.ended for c in expected} == {True, False}
 
 
@@ -96,9 +92,7 @@ def test_a_text_ends_before_the_end_of_text_token(writer, tokenizer, batch_size)
 def test_what_stands_behind_a_shared_prefix_is_what_stands_behind_the_whole(writer, tokenizer, batch_size):
     prefix = "Ticket: late parcel\nTopic: delivery\n\n"
     whole = completions(writer, tokenizer, [prefix + prompt for prompt in PROMPTS], NEW, ["\n\n"])
-    assert (
-        completions(writer, tokenizer, PROMPTS, NEW, ["\n\n"], prefix=prefix, batch_size=batch_size) == whole
-    )
+    assert completions(writer, tokenizer, PROMPTS, NEW, ["\n\n"], prefix=prefix, batch_size=batch_size) == whole
 
 
 @pytest.mark.parametrize("batch_size", [2, 4, 16])

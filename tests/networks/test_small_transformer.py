@@ -156,17 +156,14 @@ def test_each_result_is_pythons():
 def test_targets_ask_for_the_same_answer_in_three_ways():
     chains = Chains(torch.tensor([[3, 14, 32, 40]]), torch.tensor([[7, 4]]))
     spelled = [
-        [spell(part[0]) for part in vars(make(chains)).values()]
-        for make in (with_chain, answer_only, filler_dots)
+        [spell(part[0]) for part in vars(make(chains)).values()] for make in (with_chain, answer_only, filler_dots)
     ]
     assert spelled == [["3 +4 ×2 =", "7 4"], ["3 +4 ×2 =", "4"], ["3 +4 ×2 = .", "4"]]
 
 
 def test_dots_take_as_many_tokens_as_the_chain():
     chains = chained_arithmetic(2, steps=8, seed=0)
-    lengths = [
-        make(chains).given.shape[1] + make(chains).wanted.shape[1] for make in (with_chain, filler_dots)
-    ]
+    lengths = [make(chains).given.shape[1] + make(chains).wanted.shape[1] for make in (with_chain, filler_dots)]
     assert lengths[0] == lengths[1] == answer_only(chains).given.shape[1] + 8
 
 

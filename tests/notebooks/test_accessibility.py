@@ -95,9 +95,7 @@ def levels(markdown: str) -> list[int]:
 
 def in_order(levels: list[int]) -> bool:
     """One heading of the first level, at the beginning, and no level is left out on the way down."""
-    return (
-        levels[:1] == [1] and levels.count(1) == 1 and all(b <= a + 1 for a, b in itertools.pairwise(levels))
-    )
+    return levels[:1] == [1] and levels.count(1) == 1 and all(b <= a + 1 for a, b in itertools.pairwise(levels))
 
 
 @each
@@ -155,9 +153,7 @@ def nameless(widget) -> list[str]:
 
 
 BUILDERS = {name: lambda build=build: build().box for name, build in INTERACTIVE.items()}
-BUILDERS |= {
-    f"quiz {lesson}": lambda lesson=lesson: quiz.build(quiz.questions(lesson)) for lesson in ("01", "07")
-}
+BUILDERS |= {f"quiz {lesson}": lambda lesson=lesson: quiz.build(quiz.questions(lesson)) for lesson in ("01", "07")}
 
 
 @pytest.mark.parametrize("name", list(BUILDERS))

@@ -62,9 +62,7 @@ def test_an_output_that_is_checked_and_differs_turns_the_run_red(tmp_path):
 @pytest.mark.notebook
 def test_the_network_is_really_cut(tmp_path):
     source = "import socket\nsocket.create_connection(('192.0.2.1', 80), timeout=3)"
-    nbformat.write(
-        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), tmp_path / "net.ipynb"
-    )
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), tmp_path / "net.ipynb")
     done = run_nbval(tmp_path / "net.ipynb")
     assert done.returncode != 0 and "NetworkIsCut" in done.stdout
 

@@ -114,9 +114,7 @@ def test_a_recorded_run_is_judged_by_sentiment_or_by_intents():
         return Run("id", name, {"split": "validation"}, {}, "", "", 0.0, {}, {})
 
     assert find("prompt_grid").right_answers(run("prompt_grid")) == room.sentiment_tickets("validation")[1]
-    assert find("prefix_tuning").right_answers(run("prefix_tuning")) == list(
-        corpora.tickets("test")["intent"]
-    )
+    assert find("prefix_tuning").right_answers(run("prefix_tuning")) == list(corpora.tickets("test")["intent"])
 
 
 def test_the_learners_function_reads_recorded_scores_as_the_library_does():
@@ -164,8 +162,7 @@ def test_strict_reading_takes_whole_words_only():
 
 def test_bias_shows_in_what_was_recorded_and_not_in_a_model_without():
     rates = {
-        run.settings["labels"]: sum(run.score["predictions"]) / run.score["n"]
-        for run in load_runs("label_balance")
+        run.settings["labels"]: sum(run.score["predictions"]) / run.score["n"] for run in load_runs("label_balance")
     }
     assert len(rates) == 16
     two_each = [labels for labels in rates if labels.count("P") == 2]

@@ -49,9 +49,7 @@ def losses(form: Callable, loss: Callable) -> list[float]:
 )
 def test_an_edit_in_what_the_networks_are_taught_changes_their_losses(name, line, edited):
     def trained(*edit):
-        parts = {part: defined(part) for part in ("filler_dots", "target_loss")} | {
-            name: defined(name, *edit)
-        }
+        parts = {part: defined(part) for part in ("filler_dots", "target_loss")} | {name: defined(name, *edit)}
         return losses(parts["filler_dots"], parts["target_loss"])
 
     before = trained()

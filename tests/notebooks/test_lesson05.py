@@ -116,10 +116,7 @@ def test_the_recorded_tickets_are_of_all_seeds_and_one_sparsity(settings):
         kept = [sum(layers.values()) / total for layers in run.results["left"]]
         np.testing.assert_allclose(kept, 1 - np.array(run.results["sparsity"]))
         # Without a weight pruned the random mask and the single cut are the dense network.
-        assert (
-            len({run.results["accuracy"][way][0] for way in ("winning ticket", "random mask", "one cut")})
-            == 1
-        )
+        assert len({run.results["accuracy"][way][0] for way in ("winning ticket", "random mask", "one cut")}) == 1
 
 
 @pytest.mark.parametrize("way", ["rewound", "across_layers", "by_gradient"])

@@ -53,10 +53,7 @@ def test_the_ten_cases_get_at_least_six_kinds_of_advice():
 
 def test_what_the_learner_writes_is_what_the_notebook_asks():
     assert "keep=not_beaten" in CODE and "paired_interval(lora, full)" in CODE
-    assert (
-        "honest_score(trials)" in CODE
-        and "step_with_masters(weights, masters, optimizer) if with_masters" in CODE
-    )
+    assert "honest_score(trials)" in CODE and "step_with_masters(weights, masters, optimizer) if with_masters" in CODE
 
 
 def test_the_reference_of_the_front_is_the_pictures_own():

@@ -70,9 +70,7 @@ def test_the_model_is_trained_through_the_notebooks_own_layer():
 
 def test_both_bases_got_the_same_trials_the_same_steps_and_the_same_seeds():
     runs = [load_runs(name, **room.EVERYWHERE) for name in ("lora_16_bits", "qlora")]
-    rates, seeds = (
-        [{run.settings[key] for run in each} for each in runs] for key in ("learning_rate", "seed")
-    )
+    rates, seeds = ([{run.settings[key] for run in each} for each in runs] for key in ("learning_rate", "seed"))
     assert rates == [set(room.RATES)] * 2 and seeds == [set(room.SEEDS)] * 2
 
 

@@ -84,15 +84,11 @@ def test_the_notebook_uses_its_own_classes():
 
 
 def test_every_cell_that_calls_the_engine_says_so_where_there_is_none():
-    calls = [
-        c.source for c in cells("10") if c.cell_type == "code" and re.search(r"\bengine\.\w+\(", c.source)
-    ]
+    calls = [c.source for c in cells("10") if c.cell_type == "code" and re.search(r"\bengine\.\w+\(", c.source)]
     assert len(calls) >= 5
     for source in calls:  # what runs at once; a function is called by cells of its own
         functions = [n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)]
-        assert "served(" in source or all(f.decorator_list or f.name == "under_load" for f in functions), (
-            source
-        )
+        assert "served(" in source or all(f.decorator_list or f.name == "under_load" for f in functions), source
 
 
 def test_the_prose_counts_the_verdicts_as_they_stand():
@@ -118,9 +114,7 @@ def test_experts_and_the_mixed_adapter_took_as_many_steps_and_as_many_trials():
 def test_the_recorded_scores_are_those_of_the_recorded_answers():
     (experts,) = load_runs("experts")
     for run in (experts, room.mixed()):
-        assert (
-            Accuracy(run.score["predictions"], find(run.experiment).right_answers(run)).value == run.accuracy
-        )
+        assert Accuracy(run.score["predictions"], find(run.experiment).right_answers(run)).value == run.accuracy
     assert room.scored(experts.results["said"]["router, new words"]).value == experts.accuracy
 
 

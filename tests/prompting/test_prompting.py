@@ -59,9 +59,7 @@ def one_by_one(model, tokenizer, prefix, queries, labels):
 
 
 def scored(model, tokenizer, prompt, **settings):
-    return score_labels(
-        model, tokenizer, prompt.prefix, [prompt.query(t) for t in TEXTS], prompt.endings, **settings
-    )
+    return score_labels(model, tokenizer, prompt.prefix, [prompt.query(t) for t in TEXTS], prompt.endings, **settings)
 
 
 def naive(model, tokenizer, prompt):
@@ -86,9 +84,7 @@ def mistral_with_a_window(**_):
 
 
 def test_a_prompt_prints_as_the_model_reads_it():
-    prompt = FewShotPrompt(
-        ["a", "b"], [("x {y}", "b")], "Sort.", template="In: {text}\nOut:", separator="\n--\n"
-    )
+    prompt = FewShotPrompt(["a", "b"], [("x {y}", "b")], "Sort.", template="In: {text}\nOut:", separator="\n--\n")
     assert str(prompt) == "Sort.\n--\nIn: x {y}\nOut: b\n--\nIn: {text}\nOut:"
     assert prompt.whole("{z}") == "Sort.\n--\nIn: x {y}\nOut: b\n--\nIn: {z}\nOut:"
     assert prompt.whole("q") == prompt.prefix + prompt.query("q") and prompt.endings == (" a", " b")
@@ -120,9 +116,7 @@ def test_tokens_are_those_of_the_longest_whole_text(tokenizer, prompt):
 
 def test_a_prompt_that_does_not_fit_names_the_tokens_over(tokenizer, prompt):
     longest = prompt.tokens(tokenizer, "late")
-    with pytest.raises(
-        PromptError, match=rf"{longest} tokens, 7 more than the context of {longest - 7} .*these 3"
-    ):
+    with pytest.raises(PromptError, match=rf"{longest} tokens, 7 more than the context of {longest - 7} .*these 3"):
         prompt.check_length(tokenizer, longest - 7, ["", "late"])
 
 
@@ -286,9 +280,7 @@ def test_a_text_over_the_context_is_refused_with_the_number_of_tokens(tiny, toke
     assert per_word == 1 and context_length(tiny) == 128
     fits = [" late" * (128 - len(ids(tokenizer, "Topic: refund")))]
     score_labels(tiny, tokenizer, "Topic:", fits, [" refund"])
-    with pytest.raises(
-        PromptError, match=r"query 1 .* has 131 tokens, 3 more than the model's context of 128"
-    ):
+    with pytest.raises(PromptError, match=r"query 1 .* has 131 tokens, 3 more than the model's context of 128"):
         score_labels(tiny, tokenizer, "Topic:", ["", fits[0] + " late" * 3], [" refund"])
 
 
@@ -318,9 +310,7 @@ def test_the_real_models_scores_equal_the_naive_pass():
     model, tokenizer = load_base(dtype=torch.float32)
     shots = [("The box never came.", "delivery"), ("I was charged twice!", "billing")]
     prompt = FewShotPrompt(["delivery", "billing", "product question"], shots)
-    assert ids(tokenizer, prompt.prefix)[-1] not in ids(
-        tokenizer, prompt.whole("")
-    )  # "\n\n" does not survive
+    assert ids(tokenizer, prompt.prefix)[-1] not in ids(tokenizer, prompt.whole(""))  # "\n\n" does not survive
     queries = [prompt.query(text) for text in ("Where is my order?", "Does the lamp dim?", "")]
     ours = score_labels(model, tokenizer, prompt.prefix, queries, prompt.endings)
     close(ours, one_by_one(model, tokenizer, prompt.prefix, queries, prompt.endings), atol=1e-4, rtol=0)
@@ -520,8 +510,6 @@ def test_sampling_settings_go_to_generate(writer, tokenizer):
 def test_prompts_that_cannot_be_completed_are_refused(tiny, tokenizer):
     with pytest.raises(PromptError, match="prompt 1 is empty"):
         complete(tiny, tokenizer, ["late", ""])
-    with pytest.raises(
-        PromptError, match=r"prompt 0 has 100 tokens, with 30 new ones 2 more than .* context of 128"
-    ):
+    with pytest.raises(PromptError, match=r"prompt 0 has 100 tokens, with 30 new ones 2 more than .* context of 128"):
         complete(tiny, tokenizer, [" late" * 100], 30)
     assert complete(tiny, tokenizer, []) == []

@@ -87,9 +87,7 @@ def bits(model):
 
 def same(before, after):
     assert before[0] == after[0]
-    for (name, trains, value), (name_after, trains_after, value_after) in zip(
-        before[1], after[1], strict=True
-    ):
+    for (name, trains, value), (name_after, trains_after, value_after) in zip(before[1], after[1], strict=True):
         assert (name, trains) == (name_after, trains_after)
         assert torch.equal(value, value_after), name
 
@@ -173,9 +171,7 @@ def test_training_follows_pefts_step_by_step(tiny, tokenizer, add):
 
 
 @ADD
-@pytest.mark.filterwarnings(
-    "ignore:Position ids are not supported"
-)  # PEFT's, of positions that it need not know
+@pytest.mark.filterwarnings("ignore:Position ids are not supported")  # PEFT's, of positions that it need not know
 def test_generation_equals_pefts(tiny, tiny_tokens, add):
     ours, theirs = peft_twin(tiny, add)
     settings = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
@@ -325,9 +321,7 @@ def test_a_mask_of_four_dimensions_is_the_texts(tiny, tiny_tokens, add, dtype):
 
 @BOTH
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_base_comes_back_bit_for_bit_after_training(
-    tiny, tokenizer, tiny_tokens, dtype, add, remove, save, load
-):
+def test_the_base_comes_back_bit_for_bit_after_training(tiny, tokenizer, tiny_tokens, dtype, add, remove, save, load):
     tiny.to(dtype).requires_grad_(False)
     before, output = bits(tiny), logits(tiny, tiny_tokens)
     task = LabelTask(tokenizer, LABELS)
@@ -414,9 +408,7 @@ def test_vectors_that_do_not_fit_are_refused(tiny):
         add_prompt(tiny, 4, torch.zeros(3, 32))
     with pytest.raises(SoftPromptError, match="start holds NaN"):
         add_prompt(tiny, 4, nan)
-    with pytest.raises(
-        SoftPromptError, match=r"V has the shape \(2, 4, 4, 8\); this model needs \(2, 2, 4, 8\)"
-    ):
+    with pytest.raises(SoftPromptError, match=r"V has the shape \(2, 4, 4, 8\); this model needs \(2, 2, 4, 8\)"):
         add_prefix(tiny, 4, (torch.zeros(2, 2, 4, 8), torch.zeros(2, 4, 4, 8)))
     same(before, bits(tiny))
 
@@ -438,9 +430,7 @@ class Scaled(SoftPrompt):
         self.scale = nn.Parameter(torch.full((1,), 3.0))
 
     def forward(self, cache, B, decoder):
-        for layer, (K, V, *_) in enumerate(
-            decoder(inputs_embeds=(self.scale * self.P)[None]).past_key_values
-        ):
+        for layer, (K, V, *_) in enumerate(decoder(inputs_embeds=(self.scale * self.P)[None]).past_key_values):
             cache.update(K.expand(B, -1, -1, -1), V.expand(B, -1, -1, -1), layer)
 
 
@@ -511,9 +501,7 @@ def by_peft(model, directory, config):
     [
         (PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=6), load_prompt),
         (
-            PromptTuningConfig(
-                num_virtual_tokens=1, task_type="CAUSAL_LM", prompt_tuning_init="SAMPLE_VOCAB"
-            ),
+            PromptTuningConfig(num_virtual_tokens=1, task_type="CAUSAL_LM", prompt_tuning_init="SAMPLE_VOCAB"),
             load_prompt,
         ),
         (PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=6), load_prefix),
@@ -593,9 +581,7 @@ def test_damaged_files_are_refused(make_tiny, tmp_path, add, remove, save, load)
 
 
 @BOTH
-def test_values_that_are_not_finite_are_neither_saved_nor_loaded(
-    make_tiny, tmp_path, add, remove, save, load
-):
+def test_values_that_are_not_finite_are_neither_saved_nor_loaded(make_tiny, tmp_path, add, remove, save, load):
     model = add(make_tiny(), 4)
     next(learned(model).parameters()).data.view(-1)[3] = math.nan
     with pytest.raises(SoftPromptError, match="holds NaN or infinity"):

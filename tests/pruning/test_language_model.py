@@ -201,9 +201,7 @@ def test_a_layer_that_adds_nothing_has_no_influence(tiny, tiny_tokens):
 
 def test_perplexity_is_the_exponential_of_the_models_own_loss(tiny, tiny_tokens):
     with torch.no_grad():
-        loss = tiny(
-            tiny_tokens, labels=tiny_tokens
-        ).loss.item()  # transformers' mean over the same next tokens
+        loss = tiny(tiny_tokens, labels=tiny_tokens).loss.item()  # transformers' mean over the same next tokens
     assert math.isclose(perplexity(tiny, tiny_tokens, batch_size=2), math.exp(loss), rel_tol=1e-5)
 
 

@@ -100,9 +100,7 @@ def test_a_second_round_takes_its_share_of_what_is_left_and_brings_nothing_back(
         full_masks(network),
         dict.fromkeys(full_masks(network), 0.25),
     )
-    zeroed = {
-        name: torch.zeros_like(mask, dtype=torch.float) for name, mask in once.items()
-    }  # all scores tie
+    zeroed = {name: torch.zeros_like(mask, dtype=torch.float) for name, mask in once.items()}  # all scores tie
     twice = prune_them(zeroed, once, dict.fromkeys(once, 0.25))
     # 48 + 24 weights: 12 and 6 go, then a quarter of 36 and of 18, whose 4.5 rounds to 4.
     assert remaining(once) == 36 + 18 and remaining(twice) == 27 + 14
@@ -256,9 +254,7 @@ def test_the_round_that_is_given_is_the_one_that_runs():
 
     network = small()
     sizes = network[0].weight.detach().abs()
-    tickets = iterative_magnitude_pruning(
-        network, no_training, rounds=1, amount=0.5, one_round=keeps_the_smallest
-    )
+    tickets = iterative_magnitude_pruning(network, no_training, rounds=1, amount=0.5, one_round=keeps_the_smallest)
     mask = tickets[1].masks["0.weight"]
     assert sizes[mask].max() <= sizes[~mask].min()
 
@@ -389,9 +385,7 @@ def test_missing_dense_and_damaged_files_are_refused_by_name(tmp_path):
         load_sparse(network, dense)
     tensors, about = load_file(path), {"masked": json.dumps({"0.weight": [8, 6], "2.weight": [3, 8]})}
     for name, change in {"0.weight.bits": slice(1, None), "0.weight.values": slice(1, None)}.items():
-        save_file(
-            tensors | {name: tensors[name][change].clone()}, broken := tmp_path / "broken.safetensors", about
-        )
+        save_file(tensors | {name: tensors[name][change].clone()}, broken := tmp_path / "broken.safetensors", about)
         with pytest.raises(PruningError, match=r"0\.weight: it is damaged"):
             load_sparse(network, broken)
     path.write_bytes(path.read_bytes()[:50])

@@ -215,9 +215,7 @@ def test_ours_and_pefts_compute_the_same_on_the_same_base(base, tiny_tokens, tmp
 
 
 def test_an_adapter_of_pefts_is_loaded_over_four_bits(base, tiny_tokens, tmp_path):
-    theirs = get_peft_model(
-        copy.deepcopy(base), LoraConfig(r=4, target_modules=list(ALL), init_lora_weights=False)
-    )
+    theirs = get_peft_model(copy.deepcopy(base), LoraConfig(r=4, target_modules=list(ALL), init_lora_weights=False))
     theirs.save_pretrained(tmp_path)
     ours = load_lora(base, tmp_path, layer=QLoRALinear)
     close(logits(ours, tiny_tokens), logits(theirs.eval(), tiny_tokens), atol=1e-5, rtol=0)
@@ -293,9 +291,7 @@ def test_the_real_model_takes_at_most_0_42_of_its_bytes_in_bfloat16_and_as_many_
 def trained(request, base, directory):
     """A 4-bit model with an adapter that moves the logits, over bitsandbytes' layers or over ours."""
     model = (
-        base
-        if request.param == "bitsandbytes"
-        else to_four_bits(load_base(source=directory, dtype=torch.float32)[0])
+        base if request.param == "bitsandbytes" else to_four_bits(load_base(source=directory, dtype=torch.float32)[0])
     )
     return filled(add_lora(model, ALL, r=4, layer=QLoRALinear))
 

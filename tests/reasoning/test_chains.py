@@ -23,9 +23,7 @@ from lessonlib.reasoning import (
     write_chains,
 )
 
-PENS = Demonstration(
-    "A box holds 3 pens. How many are in 4 boxes?", "4 boxes of 3 pens hold 4 * 3 = 12 pens.", 12
-)
+PENS = Demonstration("A box holds 3 pens. How many are in 4 boxes?", "4 boxes of 3 pens hold 4 * 3 = 12 pens.", 12)
 PROMPTS = [
     "Ticket: late parcel\nTopic:",
     "Ticket: a",
@@ -84,9 +82,7 @@ def test_greedy_with_cache_equals_the_likeliest_token_of_whole_passes(tiny, toke
     for _ in range(12):
         with torch.no_grad():
             new.append(int(tiny(torch.tensor([ids + new])).logits[0, -1].argmax()))
-    assert write_chains(tiny, tokenizer, PROMPTS[:1], max_new_tokens=12, stop=())[0].text == tokenizer.decode(
-        new
-    )
+    assert write_chains(tiny, tokenizer, PROMPTS[:1], max_new_tokens=12, stop=())[0].text == tokenizer.decode(new)
 
 
 def test_writing_stops_at_the_first_stop(tiny, tokenizer):
@@ -105,9 +101,7 @@ def test_the_end_of_text_ends_a_row_and_is_not_in_it(tiny, tokenizer):
     text, eos = tokenizer.eos_token, tokenizer.convert_ids_to_tokens(token)
     tokenizer.eos_token = eos
     try:
-        assert write_chains(tiny, tokenizer, PROMPTS[:1], max_new_tokens=5, stop=())[0] == Completion(
-            "", 0, True
-        )
+        assert write_chains(tiny, tokenizer, PROMPTS[:1], max_new_tokens=5, stop=())[0] == Completion("", 0, True)
     finally:
         tokenizer.eos_token = text
 
@@ -115,9 +109,7 @@ def test_the_end_of_text_ends_a_row_and_is_not_in_it(tiny, tokenizer):
 @pytest.mark.model
 def test_the_base_model_writes_in_a_batch_what_it_writes_alone():
     model, tokenizer = load_base(dtype=torch.float32)
-    prompts = [
-        chain_prompt(question, [PENS]) for question in ("What is 2 + 3?", "Tom eats 2 of 7 pears. And now?")
-    ]
+    prompts = [chain_prompt(question, [PENS]) for question in ("What is 2 + 3?", "Tom eats 2 of 7 pears. And now?")]
     together = write_chains(model, tokenizer, prompts, max_new_tokens=24)
     assert together == [write_chains(model, tokenizer, [prompt], max_new_tokens=24)[0] for prompt in prompts]
     assert not any("\n\n" in w.text or "Q:" in w.text for w in together)
@@ -202,9 +194,7 @@ def test_numbers_read_back_whatever_stands_around_them():
     rng = random.Random(0)
     for _ in range(300):
         whole, cents = rng.randint(-(10**7), 10**7), rng.choice(["", ".5", ".25"])
-        assert final_number(f"2 + 2. The answer is {whole:,}{cents}.") == pytest.approx(
-            float(f"{whole}{cents}")
-        )
+        assert final_number(f"2 + 2. The answer is {whole:,}{cents}.") == pytest.approx(float(f"{whole}{cents}"))
 
 
 @pytest.mark.parametrize(

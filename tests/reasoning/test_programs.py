@@ -116,10 +116,7 @@ ESCAPES = {
     "sum of a huge range": "sum(range(10 ** 9))",
     "endless loop": "while True:\n    pass",
     "endless loop with work": "x = 0\nwhile x >= 0:\n    x = x + 1",
-    "loops in loops": "\n".join(" " * i + f"for i{i} in range(999):" for i in range(8))
-    + "\n"
-    + " " * 8
-    + "pass",
+    "loops in loops": "\n".join(" " * i + f"for i{i} in range(999):" for i in range(8)) + "\n" + " " * 8 + "pass",
     "long text": "'a' * 10 ** 10",
     "long text, turned round": "10 ** 10 * 'a'",
     "text that doubles": "s = 'a'\nwhile True:\n    s = s + s",
@@ -351,9 +348,7 @@ def test_the_clock_stops_what_only_waits(broken):
 
 
 @linux
-@pytest.mark.parametrize(
-    "flood", ["while True: os.write(1, b'x' * 2 ** 16)", "sys.stdout.write('[' * 2 ** 19)"]
-)
+@pytest.mark.parametrize("flood", ["while True: os.write(1, b'x' * 2 ** 16)", "sys.stdout.write('[' * 2 ** 19)"])
 def test_a_flood_of_output_does_not_reach_the_parent(broken, flood):
     with pytest.raises(ProgramRejected) as caught:
         broken(flood)
@@ -394,13 +389,9 @@ def test_a_crash_of_the_process_is_a_rejection(broken):
 
 
 @linux
-@pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="a process may signal its own user's"
-)
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="a process may signal its own user's")
 def test_a_child_of_root_cannot_signal_its_parent(broken):
-    source = (
-        f"try:\n    os.kill(os.getppid(), {signal.SIGTERM:d})\nexcept PermissionError:\n    found = 'denied'"
-    )
+    source = f"try:\n    os.kill(os.getppid(), {signal.SIGTERM:d})\nexcept PermissionError:\n    found = 'denied'"
     assert broken(f"found = 'it worked'\n{source}\n{REPORT % 'found'}").value == "denied"
 
 

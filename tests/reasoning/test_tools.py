@@ -69,8 +69,7 @@ def test_a_malformed_action_becomes_an_observation(text):
     assert (trace.answer, trace.malformed, len(trace.steps)) == ("done", 1, 2)
     observation = trace.steps[0].observation
     assert (
-        "calculator, handbook, finish" in observation
-        or observation == "handbook failed: KeyError: 'no such entry'"
+        "calculator, handbook, finish" in observation or observation == "handbook failed: KeyError: 'no such entry'"
     )
 
 
@@ -95,11 +94,7 @@ def test_the_calculator_is_the_sandbox():
 
 def test_brackets_within_the_input_belong_to_it():
     assert agent("\nAction 1: calculator[[3, 4][1] * 2]")("?").steps[0].observation == "8"
-    assert (
-        agent("\nAction 1: calculator[1] or finish[2]")("?")
-        .steps[0]
-        .observation.startswith("the program was ref")
-    )
+    assert agent("\nAction 1: calculator[1] or finish[2]")("?").steps[0].observation.startswith("the program was ref")
 
 
 def test_a_prompt_that_outgrows_the_context_ends_the_run():
@@ -109,11 +104,7 @@ def test_a_prompt_that_outgrows_the_context_ends_the_run():
         return Completion(" Hm.", 5, True)
 
     trace = ReAct(full, {"calculator": calculator})("Why?")
-    assert (
-        trace.ended == "room"
-        and len(trace.steps) == 1
-        and str(trace).endswith("no room left; 1 steps, 5 tokens)")
-    )
+    assert trace.ended == "room" and len(trace.steps) == 1 and str(trace).endswith("no room left; 1 steps, 5 tokens)")
 
 
 def test_steps_are_bounded():
@@ -134,9 +125,7 @@ def test_seconds_are_bounded():
         time.sleep(0.05)
         return "…"
 
-    trace = ReAct(Script("\nAction 1: slow[x]"), {"slow": slow}, steps=10_000, tokens=10**6, seconds=0.2)(
-        "Why?"
-    )
+    trace = ReAct(Script("\nAction 1: slow[x]"), {"slow": slow}, steps=10_000, tokens=10**6, seconds=0.2)("Why?")
     assert trace.ended == "seconds" and 1 <= len(trace.steps) <= 4
 
 
@@ -152,9 +141,7 @@ def test_an_action_behind_an_invented_observation_is_not_carried_out():
 
 
 def test_a_long_observation_is_cut():
-    trace = ReAct(Script("\nAction 1: t[x]", "\nAction 2: finish[y]"), {"t": lambda text: "a" * 10**6})(
-        "Why?"
-    )
+    trace = ReAct(Script("\nAction 1: t[x]", "\nAction 2: finish[y]"), {"t": lambda text: "a" * 10**6})("Why?")
     assert len(trace.steps[0].observation) == 400 and trace.steps[0].observation.endswith("…")
 
 
@@ -171,13 +158,11 @@ def test_a_limit_of_nothing_is_refused(limit):
 
 
 def test_a_real_models_nonsense_ends_at_a_limit(tiny, tokenizer):
-    trace = ReAct(
-        model_writer(tiny, tokenizer), {"calculator": calculator}, steps=2, tokens=16, step_tokens=8
-    )("1 + 1?")
+    trace = ReAct(model_writer(tiny, tokenizer), {"calculator": calculator}, steps=2, tokens=16, step_tokens=8)(
+        "1 + 1?"
+    )
     assert (
-        trace.ended in ("steps", "tokens", "room")
-        and 0 < trace.tokens <= 16
-        and trace.malformed == len(trace.steps)
+        trace.ended in ("steps", "tokens", "room") and 0 < trace.tokens <= 16 and trace.malformed == len(trace.steps)
     )
 
 

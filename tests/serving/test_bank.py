@@ -206,9 +206,7 @@ def test_directories_models_and_adapters_in_memory_serve_the_same(make_tiny, tin
 
 def test_an_adapter_that_peft_wrote_serves_as_in_peft(make_tiny, tiny_tokens, tmp_path):
     torch.manual_seed(3)
-    config = LoraConfig(
-        r=3, lora_alpha=5, target_modules=["q_proj"], use_rslora=True, init_lora_weights=False
-    )
+    config = LoraConfig(r=3, lora_alpha=5, target_modules=["q_proj"], use_rslora=True, init_lora_weights=False)
     theirs = get_peft_model(make_tiny(), config).eval()
     theirs.save_pretrained(tmp_path)
     bank = LoRABank(make_tiny(), [tmp_path])
@@ -326,8 +324,7 @@ def test_on_the_real_model_a_mixed_batch_is_each_adapter_alone():
     # 0.02 at the second token. One draw of tokens in a hundred is like that, without an adapter too.
     base = load_base(dtype=torch.float32)[0].double()
     adapters = [
-        random_adapter(load_base(dtype=torch.float32)[0], seed, targets=["q_proj", "v_proj"])
-        for seed in (0, 1)
+        random_adapter(load_base(dtype=torch.float32)[0], seed, targets=["q_proj", "v_proj"]) for seed in (0, 1)
     ]
     tokens = torch.tensor([[150, 168, 634, 919, 664, 322]])
     bare = logits(base, tokens)

@@ -42,9 +42,7 @@ def test_where_tokens_merge_at_the_joint_those_of_the_whole_text_count(tiny, tok
         != label_tokens(tokenizer, prompts[0], labels)[0][-1]
     )
     expected = score_labels(tiny, tokenizer, "", prompts, labels)
-    torch.testing.assert_close(
-        label_log_probs(Server(tiny), tokenizer, prompts, labels), expected, atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(label_log_probs(Server(tiny), tokenizer, prompts, labels), expected, atol=1e-4, rtol=0)
 
 
 def test_labels_of_one_token_are_one_question_a_prompt_and_equal_prompts_are_asked_once(tiny, tokenizer):
@@ -67,14 +65,8 @@ def test_more_tokens_than_a_request_takes_are_asked_for_in_turns(tiny, tokenizer
     alphabet = [chr(c) for c in range(33, 127)] + [chr(c) for c in range(161, 256)]
     server, labels = Server(tiny), alphabet[: TOKENS_AT_ONCE + 20]
     found = label_log_probs(server, tokenizer, ["Topic: "], labels)
-    assert (
-        max(tokens for _, tokens in server.asked)
-        <= TOKENS_AT_ONCE
-        < sum(tokens for _, tokens in server.asked)
-    )
-    torch.testing.assert_close(
-        found, score_labels(tiny, tokenizer, "", ["Topic: "], labels), atol=1e-4, rtol=0
-    )
+    assert max(tokens for _, tokens in server.asked) <= TOKENS_AT_ONCE < sum(tokens for _, tokens in server.asked)
+    torch.testing.assert_close(found, score_labels(tiny, tokenizer, "", ["Topic: "], labels), atol=1e-4, rtol=0)
 
 
 def test_no_prompts_give_no_rows(tiny, tokenizer):

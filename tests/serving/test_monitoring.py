@@ -40,9 +40,7 @@ def labels(random, n, shares=SHARES):
 def inputs(random, n, shift=0.0):
     """Features that are skewed, correlated and of unequal sizes, as those of texts are."""
     one = random.exponential(size=(n, 1))
-    return (
-        np.concatenate([one, one + random.exponential(size=(n, 3)), 100 * random.random((n, 1))], 1) + shift
-    )
+    return np.concatenate([one, one + random.exponential(size=(n, 3)), 100 * random.random((n, 1))], 1) + shift
 
 
 # --- distances ----------------------------------------------------------------------------------------------
@@ -202,9 +200,7 @@ def test_a_stream_of_features_is_watched_too():
 def test_fair_streams_alarm_in_no_more_windows_than_the_level_says():
     random, windows, alarms = np.random.default_rng(13), 0, 0
     for seed in range(40):  # 40 streams of 10 windows, at a level of 0.02: 8 alarms are expected
-        watch = Watch(
-            PredictionDrift(labels(random, 500), 8, level=0.02, permutations=199, seed=seed), window=25
-        )
+        watch = Watch(PredictionDrift(labels(random, 500), 8, level=0.02, permutations=199, seed=seed), window=25)
         for label in labels(random, 250):
             watch.see(label)
         windows, alarms = windows + len(watch.verdicts), alarms + len(watch.alarms)

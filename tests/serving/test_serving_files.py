@@ -86,9 +86,7 @@ LLM = shape(
                 "max_num_adapters_per_replica": count,
             }
         ),
-        "deployment_config": shape(
-            {"autoscaling_config": shape({"min_replicas": count, "max_replicas": count})}
-        ),
+        "deployment_config": shape({"autoscaling_config": shape({"min_replicas": count, "max_replicas": count})}),
     }
 )
 RAY = shape(
@@ -139,9 +137,7 @@ def test_deployment_service_and_volumes_find_one_another(kubernetes, container):
     assert kubernetes["Service"]["spec"]["selector"] == pod["metadata"]["labels"]
     ports = {port["name"] for port in container["ports"]}
     assert {port["targetPort"] for port in kubernetes["Service"]["spec"]["ports"]} <= ports
-    probes = [
-        container[name]["httpGet"]["port"] for name in ("startupProbe", "readinessProbe", "livenessProbe")
-    ]
+    probes = [container[name]["httpGet"]["port"] for name in ("startupProbe", "readinessProbe", "livenessProbe")]
     assert set(probes) <= ports
     volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
     assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
@@ -168,9 +164,7 @@ def test_ray_keeps_as_many_adapters_as_a_batch_can_mix(ray):
 
 def test_the_shell_file_is_a_shells():
     assert subprocess.run(["bash", "-n"], input=SHELL, text=True).returncode == 0
-    assert re.search(
-        r"--tensor-parallel-size 4 --pipeline-parallel-size 2 --distributed-executor-backend ray", SHELL
-    )
+    assert re.search(r"--tensor-parallel-size 4 --pipeline-parallel-size 2 --distributed-executor-backend ray", SHELL)
 
 
 @pytest.mark.parametrize("file", ["README.md", "ray_vllm.sh", "ray_serve.yaml", "kubernetes.yaml"])

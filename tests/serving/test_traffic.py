@@ -25,18 +25,14 @@ from lessonlib.serving.traffic import (
 
 def test_shares_fall_as_one_over_the_rank():
     harmonic = 1 + 1 / 2 + 1 / 3 + 1 / 4
-    np.testing.assert_allclose(
-        zipf_shares(4), [1 / harmonic, 1 / 2 / harmonic, 1 / 3 / harmonic, 1 / 4 / harmonic]
-    )
+    np.testing.assert_allclose(zipf_shares(4), [1 / harmonic, 1 / 2 / harmonic, 1 / 3 / harmonic, 1 / 4 / harmonic])
     np.testing.assert_allclose(zipf_shares(4, s=2)[0] / zipf_shares(4, s=2)[3], 16)
     np.testing.assert_allclose(zipf_shares(5, s=0), 0.2)
 
 
 def test_draws_follow_the_shares():
     drawn = np.bincount(zipf(10, 20_000, seed=3), minlength=10) / 20_000
-    np.testing.assert_allclose(
-        drawn, zipf_shares(10), atol=0.015
-    )  # about four standard errors of the largest
+    np.testing.assert_allclose(drawn, zipf_shares(10), atol=0.015)  # about four standard errors of the largest
 
 
 def test_the_same_seed_gives_the_same_requests_and_another_others():
@@ -154,9 +150,7 @@ def test_tokens_a_second_count_what_the_answers_say():
     class Said(str):
         tokens = 6
 
-    load = Load(
-        [Answer("a", 0, 1, Said()), Answer("a", 0, 1, Said()), Answer("a", 0, 1, error=OSError())], 4.0
-    )
+    load = Load([Answer("a", 0, 1, Said()), Answer("a", 0, 1, Said()), Answer("a", 0, 1, error=OSError())], 4.0)
     assert load.tokens_per_second == 3.0
 
 

@@ -98,7 +98,5 @@ print("still here")
 
 def test_run_by_itself_the_watchdog_leaves_its_callers_group_alone():
     command = [sys.executable, "-c", CALLER, watchdog.__file__]
-    said = subprocess.run(
-        command, capture_output=True, text=True, start_new_session=True, timeout=SECONDS
-    ).stdout
+    said = subprocess.run(command, capture_output=True, text=True, start_new_session=True, timeout=SECONDS).stdout
     assert said == "done\nstill here\n"

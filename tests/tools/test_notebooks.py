@@ -15,9 +15,7 @@ def test_readme_table_is_fresh():
 
 
 def test_environment_file_is_fresh():
-    assert (notebooks.ROOT / "environment.yml").read_text("utf8") == notebooks.environment(), (
-        "run `make environment`"
-    )
+    assert (notebooks.ROOT / "environment.yml").read_text("utf8") == notebooks.environment(), "run `make environment`"
 
 
 # --- what several notebooks import --------------------------------------------------------------------------

@@ -184,9 +184,7 @@ def numbers_in(question: str) -> set[int]:
 
 def test_the_numbers_of_a_program_are_those_of_its_question_and_no_others():
     for problem in ALL:
-        used = {
-            node.value for node in ast.walk(ast.parse(problem["program"])) if isinstance(node, ast.Constant)
-        }
+        used = {node.value for node in ast.walk(ast.parse(problem["program"])) if isinstance(node, ast.Constant)}
         given = numbers_in(problem["question"])
         assert used <= given, problem  # a one may also be "one of them", so it is left out below
         assert problem["distractor"] or used - {1} == given - {1}, problem
@@ -215,9 +213,7 @@ def test_each_of_the_four_operations_is_told_in_many_ways():
 def test_every_setting_and_every_kind_of_opening_is_told_of():
     opening = Counter(re.sub(r"\d+", "#", re.split(r"[.?]", p["question"])[0]) for p in PROBLEMS["train"])
     assert len(settings()) >= 8 and len(opening) > 200
-    assert all(
-        sum(place in p["question"] for p in ALL) > 100 for place in ("shelf", "van", "shop", "desk", "euros")
-    )
+    assert all(sum(place in p["question"] for p in ALL) > 100 for place in ("shelf", "van", "shop", "desk", "euros"))
 
 
 ADJECTIVES = r"(?: (?:more|new|open|broken|old|small|large|white|red|equal))*"
@@ -253,9 +249,7 @@ def test_a_pronoun_can_mean_one_person_only():
         names = Counter(name in she for name in set(re.findall(r"\w+", problem["question"])) & (she | he))
         assert max(names.values(), default=0) <= 1, problem
         pronouns = set(re.findall(r"\w+", problem["question"].casefold()))
-        assert not (pronouns & {"she", "her", "herself"} and pronouns & {"he", "his", "him", "himself"}), (
-            problem
-        )
+        assert not (pronouns & {"she", "her", "herself"} and pronouns & {"he", "his", "him", "himself"}), problem
 
 
 # --- reasoning: logic, common sense, facts ----------------------------------------------------------------
@@ -317,9 +311,7 @@ def test_the_four_options_differ(name):
 @pytest.mark.parametrize("name", REASONING)
 def test_a_chain_has_two_or_three_sentences_and_ends_in_the_answer(name):
     for row in REASONING[name]:
-        chain, answer = (
-            text.rstrip(".!").casefold() for text in (row["chain"], row["options"][row["answer"]])
-        )
+        chain, answer = (text.rstrip(".!").casefold() for text in (row["chain"], row["options"][row["answer"]]))
         assert chain.endswith(answer), row
         others = [option for place, option in enumerate(row["options"]) if place != row["answer"]]
         assert not any(chain.endswith(" " + option.rstrip(".!").casefold()) for option in others), row
@@ -331,9 +323,7 @@ def test_a_chain_has_two_or_three_sentences_and_ends_in_the_answer(name):
 def test_the_length_of_an_option_does_not_give_the_answer_away(name):
     tests = [row for row in REASONING[name] if row["split"] == "test"]
     lengths = [([len(option) for option in row["options"]], row["answer"]) for row in tests]
-    longest, shortest = (
-        sum(each[answer] == pick(each) for each, answer in lengths) / 60 for pick in (max, min)
-    )
+    longest, shortest = (sum(each[answer] == pick(each) for each, answer in lengths) / 60 for pick in (max, min))
     assert max(longest, shortest) < 0.6  # by chance 0.25, and more where lengths are equal
 
 
@@ -349,9 +339,7 @@ def test_of_the_options_of_a_puzzle_the_right_one_alone_must_be_true(row):
 @pytest.mark.parametrize("row", CHECKED, ids=lambda row: row["id"])
 def test_no_fact_of_a_puzzle_contradicts_or_follows_from_the_names_alone(row):
     everything = len(worlds(row["check"] | {"facts": []}))
-    assert all(
-        0 < len(worlds(row["check"] | {"facts": [fact]})) < everything for fact in row["check"]["facts"]
-    )
+    assert all(0 < len(worlds(row["check"] | {"facts": [fact]})) < everything for fact in row["check"]["facts"])
 
 
 # --- the datasheets ---------------------------------------------------------------------------------------
@@ -359,8 +347,7 @@ def test_no_fact_of_a_puzzle_contradicts_or_follows_from_the_names_alone(row):
 
 def test_the_datasheets_figures_are_those_of_the_files():
     problems, reasoning = (
-        " ".join((DATA / name / "datasheet.md").read_text("utf8").split())
-        for name in ("word_problems", "reasoning")
+        " ".join((DATA / name / "datasheet.md").read_text("utf8").split()) for name in ("word_problems", "reasoning")
     )
     for split, rows in PROBLEMS.items():
         distractors = sum(problem["distractor"] for problem in rows)

@@ -9,9 +9,7 @@ from lessonlib.training.completions import completion_batches, completion_loss, 
 
 def test_loss_is_that_of_the_completion_alone():
     tokenizer, model = tiny_tokenizer(), tiny_model()
-    [batch] = completion_batches(
-        tokenizer, [("Ticket: late", " parcel"), ("A", " refund thanks")], 1, 2, seed=0
-    )
+    [batch] = completion_batches(tokenizer, [("Ticket: late", " parcel"), ("A", " refund thanks")], 1, 2, seed=0)
     logs = []
     for ids, targets in zip(batch.input_ids, batch.targets):  # one text at a time, without padding
         log_probs = model(ids[None]).logits[0].log_softmax(-1)

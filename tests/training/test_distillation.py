@@ -103,9 +103,7 @@ def test_only_the_student_gets_a_gradient(teacher, batch):
 def test_a_student_comes_nearer_to_its_teacher(teacher, task, batch):
     student, before = with_fewer_layers(teacher, 2), bits(teacher)
     batches = task.training_batches(TEXTS, TARGETS, steps=30, batch_size=6)
-    history = fit(
-        student, batches, learning_rate=3e-3, loss=partial(distillation_loss, teacher=teacher, weight=1.0)
-    )
+    history = fit(student, batches, learning_rate=3e-3, loss=partial(distillation_loss, teacher=teacher, weight=1.0))
     assert history.losses[-1] < 0.2 * history.losses[0]
     same(before, bits(teacher))
 

@@ -84,9 +84,7 @@ def test_the_loss_is_the_cross_entropy_among_the_labels(tiny, task):
 # --- label tokens -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "template", ["Ticket: {text}\nTopic:", "{text} =>", "Ticket: {text}\nTopic: ", "{text}\n"]
-)
+@pytest.mark.parametrize("template", ["Ticket: {text}\nTopic:", "{text} =>", "Ticket: {text}\nTopic: ", "{text}\n"])
 def test_label_tokens_are_those_of_the_whole_text(tokenizer, template):
     context = template.format(text="broken parcel")
     for label, token in zip(LABELS, LabelTask(tokenizer, LABELS, template=template).label_ids, strict=True):
@@ -149,9 +147,7 @@ def test_a_long_text_loses_its_end_and_the_template_keeps_its_own(tokenizer):
 def test_a_text_that_just_fits_is_left_whole(tokenizer):
     text = "broken parcel late"
     length = len(tokenizer(f"Ticket: {text}\nTopic:").input_ids)
-    assert tokenizer.decode(LabelTask(tokenizer, LABELS, max_tokens=length).encode(text)).endswith(
-        "late\nTopic:"
-    )
+    assert tokenizer.decode(LabelTask(tokenizer, LABELS, max_tokens=length).encode(text)).endswith("late\nTopic:")
     assert "late" not in tokenizer.decode(LabelTask(tokenizer, LABELS, max_tokens=length - 1).encode(text))
 
 
@@ -168,8 +164,7 @@ def test_a_batch_is_padded_on_the_right(task):
 
 def same(first, second):
     return all(
-        a.input_ids.equal(b.input_ids) and a.targets.equal(b.targets)
-        for a, b in zip(first, second, strict=True)
+        a.input_ids.equal(b.input_ids) and a.targets.equal(b.targets) for a, b in zip(first, second, strict=True)
     )
 
 

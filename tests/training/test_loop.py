@@ -91,9 +91,7 @@ def test_the_learning_rate_warms_up_and_decays():
 
 def test_the_model_is_left_in_the_mode_it_came_in():
     model, seen = adapted(), []
-    fit(
-        model, batches(1), learning_rate=0.1, loss=lambda m, b: (seen.append(m.training), label_loss(m, b))[1]
-    )
+    fit(model, batches(1), learning_rate=0.1, loss=lambda m, b: (seen.append(m.training), label_loss(m, b))[1])
     assert seen == [True] and not model.training
 
 
@@ -251,9 +249,7 @@ def test_another_optimizer_is_not_resumed(eager):
 
 def test_another_loss_is_not_resumed(eager):
     interrupt(adapted())
-    again = fit(
-        adapted(), batches(), learning_rate=1e-2, loss=lambda m, b: 2 * label_loss(m, b), resume="run"
-    )
+    again = fit(adapted(), batches(), learning_rate=1e-2, loss=lambda m, b: 2 * label_loss(m, b), resume="run")
     assert again.resumed_at == 0
 
 
@@ -309,11 +305,7 @@ def test_edited_code_around_trainable_layers_is_not_resumed(eager):
                 super().__init__()
                 self.inner = base
 
-            forward = (
-                (lambda self, x: 2.0 * self.inner(x))
-                if factor == 2
-                else (lambda self, x: 3.0 * self.inner(x))
-            )
+            forward = (lambda self, x: 2.0 * self.inner(x)) if factor == 2 else (lambda self, x: 3.0 * self.inner(x))
 
         model = adapted()
         attention = model.model.layers[0].self_attn
@@ -335,9 +327,7 @@ def test_edited_code_of_a_parent_class_is_not_resumed(eager):
 
 def test_another_alpha_is_not_resumed(eager):
     interrupt(add_lora(tiny_model(), r=4, alpha=8))
-    assert (
-        fit(add_lora(tiny_model(), r=4, alpha=9), batches(), learning_rate=1e-2, resume="run").resumed_at == 0
-    )
+    assert fit(add_lora(tiny_model(), r=4, alpha=9), batches(), learning_rate=1e-2, resume="run").resumed_at == 0
 
 
 def test_a_bfloat16_model_trained_whole_resumes(eager):

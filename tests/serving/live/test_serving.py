@@ -112,9 +112,7 @@ def test_other_weights_under_an_old_name_answer_at_once_long_prompts_too(engine,
         engine.load("newest", place / name)
         answers.append(engine.label_log_probs("newest", prompt, LABELS))
         engine.unload("newest")
-    torch.testing.assert_close(
-        answers[1], engine.label_log_probs("refunds", prompt, LABELS), atol=0.05, rtol=0
-    )
+    torch.testing.assert_close(answers[1], engine.label_log_probs("refunds", prompt, LABELS), atol=0.05, rtol=0)
     assert (answers[0] - answers[1]).abs().amax() > BFLOAT16
 
 
@@ -245,9 +243,7 @@ def test_more_stops_than_the_protocol_allows_are_refused(engine):
         engine.complete("base", PROMPTS[0], stop=["a", "b", "c", "d", "e"])
 
 
-@pytest.mark.parametrize(
-    "body", [b"{not json", b"[]", json.dumps({"model": "base", "prompt": {"a": 1}}).encode()]
-)
+@pytest.mark.parametrize("body", [b"{not json", b"[]", json.dumps({"model": "base", "prompt": {"a": 1}}).encode()])
 def test_bad_json_is_refused(engine, body):
     request = urllib.request.Request(f"{engine.url}/completions", body, {"Content-Type": "application/json"})
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
