@@ -170,7 +170,12 @@ def save(fresh: Callable, trial: Trial, task: LabelTask, directory: str | Path) 
     model, _ = fresh()
     load_lora(model, trial.directory)
     save_lora(model, directory)
-    fields = {name: getattr(task, name) for name in ("template", "labels", "words", "max_tokens")}
+    fields = {
+        "template": task.template,
+        "labels": task.labels,
+        "words": task.verbalizer,
+        "max_tokens": task.max_tokens,
+    }
     (Path(directory) / "task.json").write_text(json.dumps(fields, indent=1, ensure_ascii=False) + "\n", "utf8")
     return model
 

@@ -10,7 +10,7 @@ from . import NotYet
 
 
 def answered(value):
-    """The value, if there is one."""
+    """The value, if there is one; raises NotYet otherwise."""
     if value is None:
         raise NotYet("nothing comes back; does the function end in a return?")
     if value is ...:
@@ -19,7 +19,7 @@ def answered(value):
 
 
 def number(value) -> float:
-    """The value, if it is a number, or a tensor of one."""
+    """The value, if it is a number, or a tensor of one; raises NotYet otherwise."""
     value = answered(value)
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         return value.item()
@@ -31,14 +31,14 @@ def number(value) -> float:
 
 
 def refuse_slips(value: float, slips: Mapping[float, str]) -> None:
-    """Say what went wrong, where the value is one that a well-known slip gives."""
+    """Raises NotYet with what went wrong, where the value is one that a well-known slip gives."""
     for slip, said in slips.items():
         if math.isclose(value, slip):
             raise NotYet(said)
 
 
 def shaped(value, shape: tuple[int, ...], what: str) -> torch.Tensor:
-    """The value, if it is a tensor of this shape."""
+    """The value, if it is a tensor of this shape; raises NotYet otherwise."""
     value = answered(value)
     if not isinstance(value, torch.Tensor) or value.shape != shape:
         raise NotYet(f"{what} should have the shape {shape}; yours is {getattr(value, 'shape', value)}")

@@ -5,7 +5,7 @@ import random
 from lessonlib import runs
 from lessonlib.experiments import lesson04_game_of_24 as x
 from lessonlib.experiments import rerun
-from lessonlib.reasoning import every_move, makes_24, solve_24, start
+from lessonlib.reasoning import Completion, every_move, makes_24, solve_24, start
 from lessonlib.reasoning.search import expression, read_move
 
 
@@ -29,7 +29,7 @@ def test_searching_together_finds_what_searching_alone_does(monkeypatch):
     class Writer:  # in the place of the tuned model: it writes every move, and a line that is none
         def __call__(self, model, tokenizer, prompts, n, **_):
             states = [start(prompt.removeprefix("Numbers: ").split()) for prompt in prompts]
-            return [[x.Written(str(m), 9, True) for m in [*every_move(s), "Hm."]] for s in states]
+            return [[Completion(str(m), 9, True) for m in [*every_move(s), "Hm."]] for s in states]
 
     monkeypatch.setattr(x, "sample_chains", Writer())
     played = x.hands("test")[:10]
@@ -43,7 +43,7 @@ def test_greedy_playing_follows_the_written_lines(monkeypatch):
     hand = x.hands("test")[0]
     lines = [str(move) for move in solve_24(hand).moves]
     texts = ["\n".join(lines), "\n".join(lines[:-1]), "\n".join(["1 + 1 = 3 (left: 3)", *lines])]
-    monkeypatch.setattr(x, "write_chains", lambda *_, **__: [x.Written(text, 9, True) for text in texts])
+    monkeypatch.setattr(x, "write_chains", lambda *_, **__: [Completion(text, 9, True) for text in texts])
     results = x._play_greedily(None, None, [hand] * 3)
     assert results["score"].predictions == [1, 0, 0]
     assert results["nodes"] == [len(lines) + 1, len(lines), 1]

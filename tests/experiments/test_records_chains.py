@@ -271,8 +271,8 @@ def test_a_place_is_judged_before_and_after_training_on_its_own_pairs(written, m
         return [greedy(base, model, f"Ticket: test-{n}", 2) for n in range(4)], {"asked": 4}
 
     pairs = [(f"Ticket: train-{n}", " late parcel") for n in range(4)]
-    here = x.PLACES["terse"].__class__("tickets", lambda tokenizer: pairs, judge, lambda: ["a", "b", "c", "d"])
-    monkeypatch.setitem(x.PLACES, "terse", here)
+    here = x.TASKS["terse"].__class__("tickets", lambda tokenizer: pairs, judge, lambda: ["a", "b", "c", "d"])
+    monkeypatch.setitem(x.TASKS, "terse", here)
     found = find("place").function(place="terse", **TUNED | {"learning_rate": 0.3})
     prompts = [f"Ticket: test-{n}" for n in range(4)]
     assert found["before"] == [greedy(base, base.fresh(), prompt, 2) for prompt in prompts]
@@ -289,7 +289,7 @@ def test_products_are_read_from_what_was_written(written, monkeypatch):
     x = home("place")
     put(monkeypatch, "products", lambda split: [(11, 707), (12, 34)] if split == "test" else [(21, 3)])
     monkeypatch.setattr(x, "write_behind", lambda *_, **__: [" 7777", "about 400"], raising=False)
-    answers, counted = x.PLACES["new skill"].judge(None, None)
+    answers, counted = x.TASKS["new skill"].judge(None, None)
     assert answers == [7777, 400] and counted == {"within_a_tenth": 2}  # 12 × 34 is 408
-    assert x.PLACES["new skill"].right() == [7777, 408]
-    assert list(x.PLACES["new skill"].pairs(None)) == [("21 × 3 =", " 63")]
+    assert x.TASKS["new skill"].right() == [7777, 408]
+    assert list(x.TASKS["new skill"].pairs(None)) == [("21 × 3 =", " 63")]

@@ -85,7 +85,7 @@ def two_steps(monkeypatch):
     """A teacher of two steps; students are noted as they are cut."""
     x, students = home("distilled"), []
     monkeypatch.setitem(x.TEACHER, "steps", 2)
-    cut = x.shorter
+    cut = x.with_fewer_layers
 
     def shorter(teacher, layers, choose):
         student = cut(teacher, layers, choose)
@@ -93,7 +93,7 @@ def two_steps(monkeypatch):
         students.append(copy.deepcopy(student))
         return student
 
-    put(monkeypatch, "shorter", shorter)
+    put(monkeypatch, "with_fewer_layers", shorter)
     return students
 
 

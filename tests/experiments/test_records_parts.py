@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from lessonlib import corpora
 from lessonlib.corpora import digits
 from lessonlib.experiments import find
+from lessonlib.networks import mlp
 
 # --- the language model ------------------------------------------------------------------------------------------------
 
@@ -175,8 +176,8 @@ def test_importance_is_what_the_loss_feels_of_each_head(pruned):
 
 @pytest.fixture
 def trainings(monkeypatch):
-    """Each call of `digits.learn`: the weights before and after, the trained network, its images and settings."""
-    calls, learn = [], digits.learn
+    """Each call of `networks.mlp.learn`: the weights before and after, the trained network, its images and settings."""
+    calls, learn = [], mlp.learn
 
     def weights(network):
         return [m.weight.detach().numpy().copy() for m in network if isinstance(m, torch.nn.Linear)]
@@ -190,7 +191,7 @@ def trainings(monkeypatch):
             SimpleNamespace(before=before, after=weights(network), trained=trained, images=images, settings=settings)
         )
 
-    monkeypatch.setattr(digits, "learn", noting)
+    monkeypatch.setattr(home("lottery"), "learn", noting)
     monkeypatch.setitem(home("lottery").STEPS, "digits", 4)
     return calls
 

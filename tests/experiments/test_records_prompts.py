@@ -265,7 +265,7 @@ def all_tickets(base, monkeypatch):
     put(monkeypatch, "VALIDATION", 7, int)
     put(monkeypatch, "ALL", 24, int)
     put(monkeypatch, "ANSWERED", 1, int)
-    put(monkeypatch, "elsewhere", lambda model, tokenizer: {})
+    put(monkeypatch, "off_task", lambda model, tokenizer: {})
     return base
 
 
@@ -298,7 +298,7 @@ def test_what_a_prompt_costs_is_scored_behind_its_examples(all_tickets):
 
 def test_elsewhere_asks_how_customers_feel_on_validation_and_test(base):
     model, tokenizer = base.load()
-    found = get("elsewhere")(model, tokenizer)
+    found = get("off_task")(model, tokenizer)
     answers, targets = [], []
     for split in ("validation", "test"):
         rows, classes = two_classes(split)

@@ -74,7 +74,7 @@ def make(base, monkeypatch):
 
     def make(name):
         if name == "head_to_head":  # other texts are another test's
-            put(monkeypatch, "elsewhere", lambda model, tokenizer: {})
+            put(monkeypatch, "off_task", lambda model, tokenizer: {})
         return find(name).function(**TRAINED[name][0])
 
     return make
@@ -429,7 +429,7 @@ def test_a_base_without_a_third_of_its_layers_is_taught_the_same(base):
 
 
 def test_fewer_examples_are_as_many_as_are_asked_for(base, monkeypatch):
-    put(monkeypatch, "elsewhere", lambda model, tokenizer: {"sentiment_n": 0})
+    put(monkeypatch, "off_task", lambda model, tokenizer: {"sentiment_n": 0})
     find("head_to_head").function("LoRA", examples=8, seed=0, learning_rate=1e-3, steps=4, batch_size=4)
     shown = {number for (_, number), _ in base.lessons()}
     assert len(shown) == 8 and sorted(labels("train")[n] for n in shown) == list(range(8))  # one a topic

@@ -60,9 +60,9 @@ def test_an_empty_class_makes_nothing_infinite():
 # --- one window ---------------------------------------------------------------------------------------------
 
 
-def test_p_is_the_share_of_deals_with_the_window_as_it_came_among_them():
-    # Twenty equal labels of two come up once in 2^19 deals: none of 399 is as far, and the window is one of 400.
-    watch = PredictionDrift([0, 1] * 100, labels=2, deals=399)
+def test_p_is_the_share_of_permutations_with_the_window_as_it_came_among_them():
+    # Twenty equal labels of two come up once in 2^19 permutations: none of 399 is as far, and the window is one of 400.
+    watch = PredictionDrift([0, 1] * 100, labels=2, permutations=399)
     assert watch([0] * 20).p == 1 / 400
     assert watch([0, 1] * 10).p == 1  # every deal is at least as far as no distance at all
 
