@@ -5,6 +5,8 @@ tried for either, and the validation tickets choose.
 `python -m lessonlib.experiments lesson09_qlora` records what is missing; it resumes where it was stopped.
 """
 
+import functools
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -27,7 +29,12 @@ READ = 24  # validation tickets that a base reads for its loss on plain text
 
 
 def _next_tokens(run: Run) -> list[int]:
-    return torch.cat([ids[0, 1:] for ids in _texts(load_base()[1])]).tolist()
+    return list(_tokens_that_came())
+
+
+@functools.cache
+def _tokens_that_came() -> tuple[int, ...]:
+    return tuple(torch.cat([ids[0, 1:] for ids in _texts(load_base()[1])]).tolist())
 
 
 def linears(model: nn.Module) -> list[nn.Linear]:
