@@ -243,6 +243,7 @@ def test_a_learner_works_through_the_notebook(page, lab, path):
     assert notebook.errors() == [] and page.errors == []
 
 
+@pytest.mark.robust
 def test_training_goes_on_after_the_kernel_has_died(page, lab):
     notebook = Notebook(page, lab, *notebooks.paths(["07"]))
     train = notebook.cell('resume="07-lora"')

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from lessonlib.experiments import lesson08_costs
@@ -25,6 +26,7 @@ from lessonlib.experiments.lesson08_tables import (
 )
 from lessonlib.runs import Run
 from lessonlib.training import seed_everything
+from lessonlib.training.labels import Batch
 
 
 def run(predictions, seed: int = 0, targets=None, **results) -> Run:
@@ -117,9 +119,11 @@ def test_a_longer_text_keeps_more_and_weights_stay():
 @pytest.mark.parametrize("method", AS_PLANNED)
 def test_the_bytes_of_a_step_are_as_predicted_within_two_percent(method):
     seed_everything(0)
-    model, tokenizer = room.load_base()
+    model, tokenizer = room.load_base(dtype=torch.bfloat16)  # as the recorded runs: the plan is for two bytes a weight
     room.TRAINED[method].build(model, tokenizer)
-    longest = lesson08_costs.longest(room.intent_task(tokenizer, room.CUT))
-    held = sum(lesson08_costs.step_bytes(model, longest, method).values())
-    batch, tokens = longest.input_ids.shape
+    eight = lesson08_costs.longest(room.intent_task(tokenizer, room.CUT))
+    # Two rows: processors without bfloat16 imitate it, at a tenth of the speed.
+    two = Batch(eight.input_ids[:2], eight.last[:2], eight.targets[:2], eight.label_ids)
+    held = sum(lesson08_costs.step_bytes(model, two, method).values())
+    batch, tokens = two.input_ids.shape
     assert predicted(method, batch=batch, tokens=tokens).total == pytest.approx(held, rel=0.02)

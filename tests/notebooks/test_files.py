@@ -85,6 +85,16 @@ def test_every_image_has_alt_text(path):
 
 
 @each
+def test_a_cell_that_ends_in_a_figure_shows_it_without_a_kernel(path):
+    """A still picture, or a table in HTML: never only a widget's name."""
+    for cell in code_cells(path):
+        last = (cell.source.rstrip().splitlines() or [""])[-1]
+        if re.match(r"(figures\.\w+\(|play$)", last):
+            shown = [output.get("data", {}) for output in cell.outputs]
+            assert any("image/png" in data or "<table" in data.get("text/html", "") for data in shown), cell.source
+
+
+@each
 def test_first_code_cell_is_the_shared_one(path):
     assert code_cells(path)[0].source == notebooks.bootstrap()
 
