@@ -45,7 +45,12 @@ PRECISION = {torch.float32: FLOAT32, torch.bfloat16: PURE_BFLOAT16}
 @pytest.mark.parametrize(
     "method", [FullFineTuning(), LoRA(8), LoRA(4, ("q_proj", "v_proj"))], ids=["full", "lora", "qv"]
 )
-@pytest.mark.parametrize("dtype", PRECISION, ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype",
+    # Processors without bfloat16 imitate it, at a tenth of the speed.
+    [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.robust)],
+    ids=["float32", "bfloat16"],
+)
 def test_a_real_step_holds_the_bytes_that_were_predicted(dtype, method, recompute):
     model, _ = load_base(dtype=dtype)
     if isinstance(method, LoRA):
@@ -53,8 +58,8 @@ def test_a_real_step_holds_the_bytes_that_were_predicted(dtype, method, recomput
     if recompute:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.config.use_cache = False
-    held = step_bytes(model, torch.randint(0, 49_000, (2, 96), generator=torch.Generator().manual_seed(0)))
-    settings = {"batch": 2, "tokens": 96, "recompute": recompute}
+    held = step_bytes(model, torch.randint(0, 49_000, (2, 32), generator=torch.Generator().manual_seed(0)))
+    settings = {"batch": 2, "tokens": 32, "recompute": recompute}
     predicted = training_memory(model.config, method, precision=PRECISION[dtype], **settings)
     kept = activations(architecture(model.config), method, element=PRECISION[dtype].weight, **settings)
     assert held["weights"] == predicted.weights
@@ -115,10 +120,10 @@ def test_every_method_holds_what_was_predicted_within_ten_per_cent(name, tiny_di
     assert predicted[1:3] == held[1:3]  # gradients and optimizer states to the byte
 
 
-@pytest.mark.model
+@pytest.mark.robust
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "LoRA"])  # which is counted above
 def test_every_method_on_the_real_model_holds_what_was_predicted_within_five_per_cent(name):
-    tokens = torch.randint(2, 49_000, (1, 64), generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(2, 49_000, (1, 48), generator=torch.Generator().manual_seed(0))
     held, predicted = held_and_predicted(name, None, tokens)
     assert predicted == pytest.approx(held, rel=0.05)
     assert predicted[0] == pytest.approx(held[0], rel=0.003)

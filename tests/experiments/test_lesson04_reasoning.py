@@ -3,7 +3,6 @@
 import pytest
 
 from lessonlib.experiments import lesson04_reasoning as x
-from lessonlib.experiments import rerun
 from lessonlib.reasoning import run_program, write_chains
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
@@ -62,9 +61,3 @@ def test_mean_loss_weighs_each_token_alike():
     assert x.mean_completion_loss(model, tokenizer, pairs) == pytest.approx(
         x.completion_loss(model, whole).item(), abs=1e-5
     )
-
-
-@pytest.mark.notebook
-def test_a_prompted_point_falls_in_its_band_again():
-    again = rerun(x.prompt_runs()["recall"]["direct"].id)
-    assert again.inside, again

@@ -154,7 +154,7 @@ def test_an_inherited_run_is_older_than_code_that_changed_after_it_was_taken_ove
     assert len(outdated([run])) == 1
 
 
-@pytest.mark.notebook
+@pytest.mark.robust
 def test_one_point_of_notebook_07_falls_in_its_band_again():
     point = next(run for run in ranks.rank_runs() if run.settings["r"] == 8)
     again = rerun(point.id)

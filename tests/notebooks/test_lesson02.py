@@ -88,6 +88,6 @@ def test_random_labels_stand_behind_the_same_examples():
     assert sum(a == b for a, b in zip(shown, correct)) < 14
 
 
-@pytest.mark.model
+@pytest.mark.robust
 def test_a_recorded_run_repeats_itself_inside_its_band():
     assert rerun(shots_runs()[0][0].id).inside

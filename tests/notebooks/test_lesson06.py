@@ -79,7 +79,7 @@ def test_the_three_tasks_have_labels_in_the_tickets():
         assert corpora.tickets("test").features[name].names == labels
 
 
-@pytest.mark.notebook
+@pytest.mark.robust
 def test_one_recorded_point_falls_in_its_band_again():
     point = chosen("houlsby", m=8, task="intent", **room.TRAINING)[0]
     again = rerun(point.id)

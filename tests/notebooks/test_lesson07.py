@@ -69,6 +69,6 @@ def test_one_recorded_variant_comes_out_again():
     assert rerun(variants.digit_runs()["LoRA"][0].id).inside
 
 
-@pytest.mark.model
+@pytest.mark.robust
 def test_one_recorded_place_comes_out_again():
     assert rerun(load_runs("looked_up", finder="the right one")[0].id).inside

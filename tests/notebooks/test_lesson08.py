@@ -109,7 +109,7 @@ def test_ways_of_the_playground_are_those_of_the_comparison():
     assert {"build", "rates", "optimizer"} <= fields and "for name, way in TRAINED.items()" in CODE
 
 
-@pytest.mark.notebook
+@pytest.mark.robust
 def test_one_recorded_point_falls_in_its_band_again():
     point = room.chosen("calibrated")[0]
     again = rerun(point.id)

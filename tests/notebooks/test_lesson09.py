@@ -89,7 +89,7 @@ def test_two_bases_are_compared_over_all_seeds():
     assert room.compared(both, both) == (0, 0, 0)
 
 
-@pytest.mark.notebook
+@pytest.mark.robust
 def test_one_recorded_point_falls_in_its_band_again():
     again = rerun(load_runs("base_in", format="NF4")[0].id)
     assert again.inside, again

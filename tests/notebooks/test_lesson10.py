@@ -118,7 +118,7 @@ def test_the_recorded_scores_are_those_of_the_recorded_answers():
     assert room.scored(experts.results["said"]["router, new words"]).value == experts.accuracy
 
 
-@pytest.mark.notebook
+@pytest.mark.robust
 def test_one_recorded_point_falls_in_its_band_again():
     again = rerun(load_runs("one_adapter", tasks=["intent"], learning_rate=room.rate())[0].id)
     assert again.inside, again
