@@ -13,7 +13,7 @@ LONG     := robust or model or notebook or browser or serving
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal --quiet
 # The small tests, then those of the expression; the second go on where the first have failed, and either makes it fail.
 small_then = $(BIN)/python -m pytest $(PARALLEL) -m "not ($(LONG))"; small=$$?; $(BIN)/python -m pytest -m "$(1)" && exit $$small
-NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: call make with PYTHON=/path/to/python3.11")'
+NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5) and f"Python 3.11.5 or newer is needed, this is {sys.version.split()[0]}: call make with PYTHON=/path/to/python3.11")'
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test setup check notebook notebooks afternoon runs serve-env bench robust style badges tables claims pictures pages environment
@@ -79,8 +79,8 @@ robust: setup    ## before a release: cells run twice, float32 forced, kernels k
 style: setup     ## ruff over library, tools, tests, benchmarks and notebooks
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check lessonlib tools tests benchmarks
 
-badges: setup    ## write the repository's address (pyproject.toml) into the notebooks
-	@$(BIN)/python -m tools.notebooks badges
+badges: setup    ## write the repository's address (pyproject.toml, or ADDRESS=https://…) into the notebooks and README
+	@$(BIN)/python -m tools.notebooks badges $(ADDRESS)
 
 tables: setup    ## write the README's table, the notebooks' header lines, and what several notebooks import (docs/contributing.md)
 	@$(BIN)/python -m tools.notebooks tables

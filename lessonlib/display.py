@@ -16,6 +16,15 @@ from tqdm.std import tqdm
 PAGE = 92  # letters in a printed line: JupyterLab breaks longer ones in the middle of a word
 
 
+def widget_view(box) -> dict[str, dict]:
+    """What a cell's output holds so that a front end shows this box of widgets: its id, under the type of widgets.
+
+    A widget can say so itself only since ipywidgets 8, and Colab stays at 7; both read this.
+    """
+    view = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}
+    return {"application/vnd.jupyter.widget-view+json": view}
+
+
 class _Line(TextDisplayObject):
     def _repr_mimebundle_(self, include=None, exclude=None):
         return {"text/plain": self.data}

@@ -2,7 +2,7 @@
 
 python -m tools.notebooks execute [NN ...]   run notebooks and keep their outputs; any error stops it
 python -m tools.notebooks tables             write the README's table and the notebooks' header lines
-python -m tools.notebooks badges             write the repository's address into all notebooks
+python -m tools.notebooks badges [ADDRESS]   write the repository's address into pyproject.toml and all notebooks
 python -m tools.notebooks environment        write environment.yml from pyproject.toml
 python -m tools.notebooks pictures           write docs/pictures and the README's pictures, from stored outputs
 python -m tools.notebooks shared             write the list of docs/contributing.md: what three or more notebooks import
@@ -24,24 +24,30 @@ from . import readme_pictures, shared
 from .files import NOTEBOOKS, ROOT, paths, write_between
 
 BOOTSTRAP = """\
-# The same first cell in all ten notebooks: it finds the course's library, from a clone or on Colab,
-# and checks the packages.
+# @title The course's library and packages: run this cell first
+# The same cell in all ten notebooks. It finds the course above or beside them, in a folder of any name, fetches it on
+# Colab, and looks at the packages.
 import pathlib, subprocess, sys
 ADDRESS = "{address}"
-here = pathlib.Path.cwd()
-places = (here, *here.parents, here / "course")
-home = next((place for place in places if (place / "lessonlib" / "bootstrap.py").exists()), None)
+here, form = pathlib.Path.cwd(), "lessonlib/bootstrap.py"
+below = [file.parents[1] for top in (here, pathlib.Path("/content")) for file in sorted(top.glob(f"*/{{form}}"))]
+home = next((place for place in (here, *here.parents, *below) if (place / form).exists()), None)
 if home is None and ADDRESS and "google.colab" in sys.modules:
     home = here / "course"
-    subprocess.run(["git", "clone", "--quiet", "--depth", "1", ADDRESS, str(home)], check=True)
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", ADDRESS, str(home)])
 if home is not None and str(home) not in sys.path:
     sys.path.insert(0, str(home))
 try:
     from lessonlib.bootstrap import prepare
-except ImportError:
-    cure = "open this notebook from a clone of the course, after `make setup`"
-    raise ImportError(f"lessonlib is not here: {{cure}}") from None
+except ModuleNotFoundError:
+    lines = f"!git clone {{ADDRESS or 'ADDRESS_OF_THE_COURSE'}} course\\n%cd course"
+    colab = f"On Colab type these two lines into a cell above, run it and then this one:\\n{{lines}}\\n"
+    cure = f"{{colab}}With conda or make: open this notebook in a clone of the course, after `make setup`."
+    raise ImportError(f"The course is not here. {{cure}}") from None
 prepare()"""
+FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}  # JupyterLab reads one, Colab the other
+BRANCH = "main"  # a page of Colab names a branch
+BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
 
 
 def address() -> str:
@@ -50,9 +56,39 @@ def address() -> str:
     return project.get("urls", {}).get("Repository", "")
 
 
+def write_address(new: str) -> None:
+    """Write the repository's address into pyproject.toml, in the one line that is kept for it.
+
+    Raises ValueError for what is no address of a repository.
+    """
+    if not re.fullmatch(r"https://[\w.-]+(/[\w.~-]+)+", new):
+        raise ValueError(f"{new!r} is no address of a repository, as https://github.com/owner/name")
+    page = ROOT / "pyproject.toml"
+    text, found = re.subn(r'(?m)^(# )?Repository = ".*"$', f'Repository = "{new}"', page.read_text("utf8"))
+    if found != 1:
+        raise ValueError(f'pyproject.toml has {found} lines `Repository = "…"`, not one')
+    page.write_text(text, "utf8")
+
+
 def bootstrap() -> str:
     """The source of the first code cell."""
     return BOOTSTRAP.format(address=address())
+
+
+def colab_badge(file: str) -> str:
+    """A badge that opens the notebook on Colab, which opens what lies on GitHub; empty for any other address, or none."""
+    where = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git)?/?", address())
+    page = f"https://colab.research.google.com/github/{where[1]}/blob/{BRANCH}/notebooks/{file}" if where else ""
+    return f"{BADGE}({page})" if where else ""
+
+
+def colab_way() -> str:
+    """README's first lines on Colab: the badge where there is one, and the two lines that work for any address."""
+    badge = colab_badge(paths(["01"])[0].name)
+    one = f"{badge} opens notebook 01, and each notebook has its own. Or in any notebook there:" if badge else ""
+    other = "Open Colab, upload a notebook of `notebooks/`, and type above its first cell:"
+    lines = f"!git clone {address() or '<the address of this repository>'} course\n%cd course"
+    return f"{one or other}\n\n```\n{lines}\n```"
 
 
 def tags(cell) -> list[str]:
@@ -61,9 +97,11 @@ def tags(cell) -> list[str]:
 
 
 def source_hash(notebook) -> str:
-    """A hash of all code in the notebook; kept in its metadata by the last execution, so that stale outputs show."""
+    """A hash of all code in the notebook but its first cell; kept in its metadata by the last execution, so that stale
+    outputs show. The first cell, the same everywhere, changes with the repository's address and gives no output.
+    """
     code = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    return hashlib.sha256("\0".join(code).encode()).hexdigest()[:16]
+    return hashlib.sha256("\0".join(code[1:]).encode()).hexdigest()[:16]
 
 
 def same_code(a: str, b: str) -> bool:
@@ -202,20 +240,19 @@ def environment() -> str:
 
 
 def write_badges() -> None:
-    """Write the bootstrap cell with the repository's address, and a Colab badge, into all notebooks."""
+    """Write the shared first cell with the repository's address, and a badge for Colab, into all notebooks and README."""
     import nbformat
 
     for path in paths():
         notebook = nbformat.read(path, as_version=4)
         first = next(cell for cell in notebook.cells if cell.cell_type == "code")
         first.source = bootstrap()
-        header = re.sub(r"\n\n\[!\[Open in Colab\].*?\)\]\(.*?\)", "", notebook.cells[0].source)
-        if address():
-            where = address().removeprefix("https://github.com/").removesuffix(".git")
-            link = f"https://colab.research.google.com/github/{where}/blob/main/notebooks/{path.name}"
-            header += f"\n\n[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"
-        notebook.cells[0].source = header
+        first.metadata |= FOLDED
+        header = re.sub(rf"\n\n{re.escape(BADGE)}\(.*?\)", "", notebook.cells[0].source)
+        badge = colab_badge(path.name)
+        notebook.cells[0].source = f"{header}\n\n{badge}" if badge else header
         nbformat.write(notebook, path)
+    write_between("colab", colab_way(), ROOT / "README.md")
 
 
 def main(arguments: list[str]) -> None:
@@ -227,6 +264,8 @@ def main(arguments: list[str]) -> None:
     elif command == "tables":
         write_tables()
     elif command == "badges":
+        if rest:
+            write_address(*rest)
         write_badges()
     elif command == "environment":
         (ROOT / "environment.yml").write_text(environment(), "utf8")

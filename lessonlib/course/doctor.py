@@ -5,7 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 
-from lessonlib.bootstrap import missing, pins
+from lessonlib.bootstrap import PYTHON, bounds, missing
 
 NEEDED_GB_MEMORY = 7.0
 NEEDED_GB_DISK = 1.0
@@ -13,11 +13,11 @@ NEEDED_GB_DISK = 1.0
 
 def examine(fetch: bool = False) -> Iterator[tuple[bool, str, str]]:
     """Yields (fine, what was found, what to do if it is not). With `fetch` the base model is fetched if need be."""
-    yield sys.version_info >= (3, 11), f"Python {sys.version.split()[0]}", "use Python 3.11 or newer"
+    yield sys.version_info >= PYTHON, f"Python {sys.version.split()[0]}", "use Python 3.11.5 or newer"
     lacking = missing()
     yield (
         not lacking,
-        f"{len(pins()) - len(lacking)} of {len(pins())} packages",
+        f"{len(bounds()) - len(lacking)} of {len(bounds())} packages",
         f"run `make setup`: {', '.join(lacking)}",
     )
     if lacking:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from IPython.display import display
 
 from lessonlib.corpora import DATA
+from lessonlib.display import widget_view
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def quiz(lesson: str) -> None:
     asked = questions(lesson)
     box = build(asked)
     # Where widgets are not shown (GitHub, nbviewer, print) the same questions stand as text.
-    display(box._repr_mimebundle_() | {"text/html": as_html(asked), "text/plain": as_text(asked)}, raw=True)
+    display(widget_view(box) | {"text/html": as_html(asked), "text/plain": as_text(asked)}, raw=True)
 
 
 def build(asked: list[Question]):

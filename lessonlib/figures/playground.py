@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from torch import nn
 
 from lessonlib.adapters import AdapterLayer
-from lessonlib.display import Bar
+from lessonlib.display import Bar, widget_view
 from lessonlib.evaluation import tensor_bytes, training_bytes
 from lessonlib.lora import LowRank
 from lessonlib.prompting.soft_prompts import Prefix, learned
@@ -381,7 +381,7 @@ class Playground:
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         data, metadata = self.still()._repr_mimebundle_()
-        return self.box()._repr_mimebundle_() | data, metadata
+        return widget_view(self.box()) | data, metadata
 
 
 def playground(load_base: Callable, ways: dict[str, Way], batches: Sequence) -> Playground:

