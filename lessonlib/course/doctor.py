@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from lessonlib.bootstrap import missing, pins
 
 NEEDED_GB_MEMORY = 7.0
+# Once the packages are there: 0.5 GB while the model is fetched (0.1) and unpacked (0.3), then 0.3 and checkpoints.
 NEEDED_GB_DISK = 1.0
 
 
 def examine(fetch: bool = False) -> Iterator[tuple[bool, str, str]]:
     """Yields (fine, what was found, what to do if it is not). With `fetch` the base model is fetched if need be."""
-    yield sys.version_info >= (3, 11), f"Python {sys.version.split()[0]}", "use Python 3.11 or newer"
+    yield sys.version_info >= (3, 11, 5), f"Python {sys.version.split()[0]}", "use Python 3.11.5 or newer"
     lacking = missing()
     yield (
         not lacking,
