@@ -17,7 +17,7 @@ small_then = $(BIN)/python -m pytest $(PARALLEL) -m "not ($(LONG))"; small=$$?; 
 NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5) and f"Python 3.11.5 or newer is needed, this is {sys.version.split()[0]}: call make with PYTHON=/path/to/python3.11")'
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test setup check notebook notebooks afternoon runs serve-env bench robust style badges tables claims pictures pages environment
+.PHONY: help lab test setup check notebook notebooks afternoon runs serve-env bench gpu robust style badges tables claims pictures pages environment
 
 help:            ## this list
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "%-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ $(SERVE)/.ready: constraints-serve.txt constraints-serve-gpu.txt
 	@cd $(SERVE) && bin/python -c 'import vllm.entrypoints.openai.api_server' 2>import.log || { cat import.log; exit 1; }
 	@touch $@
 
+gpu: $(TESTS)        ## on a machine with CUDA: notebooks and tests on the card, as rows of docs/gpu.md (all, or NB=07; T4=1: a T4's memory)
+	@$(BIN)/python -m tools.gpu $(if $(T4),--t4) $(NB)
+
 bench: $(TESTS)      ## the benchmarks, one after another
 	@missed=; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || missed="$$missed $$script"; done; \
 	  test -z "$$missed" || { echo "Targets missed:$$missed"; exit 1; }
@@ -94,9 +97,10 @@ style: $(TESTS)      ## ruff over library, tools, tests, benchmarks and notebook
 badges: setup        ## write the repository's address (pyproject.toml) into the notebooks
 	@$(BIN)/python -m tools.notebooks badges
 
-tables: $(TESTS)     ## write the README's table, the notebooks' header lines, and what several notebooks import (docs/contributing.md)
+tables: $(TESTS)     ## write the README's table, the notebooks' header lines, what several notebooks import (docs/contributing.md), and which rows of docs/gpu.md are old
 	@$(BIN)/python -m tools.notebooks tables
 	@$(BIN)/python -m tools.notebooks shared
+	@$(BIN)/python -m tools.gpu --table
 
 claims: $(TESTS)     ## write docs/claims.md from data/claims.csv
 	@$(BIN)/python -m tools.claims
