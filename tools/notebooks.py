@@ -235,7 +235,7 @@ def environment() -> str:
         "name: adapting-llms\n"
         "channels:\n  - conda-forge\n"
         "dependencies:\n  - python=3.11\n  - pip\n"
-        "  - pip:\n      - --constraint constraints.txt\n      - --editable .[lab,test]\n"
+        "  - pip:\n      - --constraint constraints.txt\n      - --editable .[lab]\n"
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from lessonlib.bootstrap import PYTHON, bounds, missing
 
 NEEDED_GB_MEMORY = 7.0
+# Once the packages are there: 0.5 GB while the model is fetched (0.1) and unpacked (0.3), then 0.3 and checkpoints.
 NEEDED_GB_DISK = 1.0
 
 

@@ -102,7 +102,7 @@ class Server:
         if python is None:
             raise EngineAbsent(
                 "there is no environment with vLLM in it here: run `make serve-env` in the course's folder (about three "
-                "minutes, 3.5 GB), or set LESSONLIB_SERVE_PYTHON to a Python that has vLLM"
+                "minutes, 3.6 GB), or set LESSONLIB_SERVE_PYTHON to a Python that has vLLM"
             )
         self.port = self._free_port()
         # -P: what lies beside the file is not vLLM's to import.

@@ -119,7 +119,8 @@ def test_a_longer_text_keeps_more_and_weights_stay():
 @pytest.mark.parametrize("method", AS_PLANNED)
 def test_the_bytes_of_a_step_are_as_predicted_within_two_percent(method):
     seed_everything(0)
-    model, tokenizer = room.load_base(dtype=torch.bfloat16)  # as the recorded runs: the plan is for two bytes a weight
+    # As in the recorded runs: the plan is for two bytes a weight.
+    model, tokenizer = room.load_base(dtype=torch.bfloat16)
     room.TRAINED[method].build(model, tokenizer)
     eight = lesson08_costs.longest(room.intent_task(tokenizer, room.CUT))
     # Two rows: processors without bfloat16 imitate it, at a tenth of the speed.
