@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 
 def device() -> torch.device:
-    """The GPU if there is one that torch can use, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU if there is one that torch can use, else the CPU. LESSONLIB_DEVICE=cpu leaves a GPU alone."""
+    on_gpu = os.environ.get("LESSONLIB_DEVICE") != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if on_gpu else "cpu")
 
 
 def threads() -> int:

@@ -15,6 +15,10 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from lessonlib.training import seed_everything
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "gpu: needs a CUDA card; `make gpu` runs it")
+
+
 @pytest.fixture(scope="session")
 def tiny_gguf(tmp_path_factory):
     """The tiny model and tokenizer in one GGUF file; nothing in it is changed by a test."""

@@ -170,18 +170,12 @@ def save(fresh: Callable, trial: Trial, task: LabelTask, directory: str | Path) 
     model, _ = fresh()
     load_lora(model, trial.directory)
     save_lora(model, directory)
-    fields = {
-        "template": task.template,
-        "labels": task.labels,
-        "words": task.verbalizer,
-        "max_tokens": task.max_tokens,
-    }
-    (Path(directory) / "task.json").write_text(json.dumps(fields, indent=1, ensure_ascii=False) + "\n", "utf8")
+    task.write(directory)
     return model
 
 
 def read_task(tokenizer, directory: str | Path) -> LabelTask:
-    """The question that an adapter's directory holds beside it, as `save` wrote it."""
+    """The question that an adapter's directory holds beside it, as `LabelTask.write` wrote it."""
     fields = json.loads((Path(directory) / "task.json").read_text("utf8"))
     return LabelTask(tokenizer, fields["labels"], fields["words"], fields["template"], fields["max_tokens"])
 

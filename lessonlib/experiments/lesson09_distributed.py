@@ -3,6 +3,12 @@
     python -m lessonlib.experiments.lesson09_distributed --output adapter
     OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node 2 -m lessonlib.experiments.lesson09_distributed --output adapter
 
+    torchrun ... --data mine.csv --text body --label topic --base owner/name --four-bit --accumulate 4 --checkpointing ...
+
+With --data it trains on your own file, on 70 per cent of it, and judges the adapter by its test texts; task.json (the
+prompt) and the splits stand beside the adapter then. --base takes a directory or a Hub name; --accumulate and
+--checkpointing make room where a batch does not fit. docs/cluster.md says how a scheduler starts it.
+
 How they share it stands in `lessonlib.training.parallel`. A run that was killed goes on where it stood when the same
 command is given again (off under CI, as in `fit`). On several machines LESSONLIB_CACHE must then be a directory that
 all of them see. It records no run: what it writes is an adapter.
@@ -19,58 +25,99 @@ from pathlib import Path
 
 from torch import distributed
 
-from lessonlib.lora import LoRALinear, add_lora, save_lora
-from lessonlib.models import load_base
+from lessonlib.corpora.own import CorpusError, read, split, write_splits
+from lessonlib.lora import LoRAError, LoRALinear, add_lora, save_lora
+from lessonlib.models import ModelFileError, load_base
 from lessonlib.training import first_process, seed_everything
-from lessonlib.training.labels import Batch
+from lessonlib.training.labels import Batch, LabelTask
 from lessonlib.training.parallel import LaunchError, join, refuse_uneven, train_together
 
-from .tickets import ALL_LINEAR, short_tickets, ticket_task
+from .tickets import ALL_LINEAR, judged, short_tickets, ticket_task
+
+BASE = "smollm2-135m"
 
 
-def adapted(r: int, seed: int, four_bit: bool = False, base: Path | None = None):
+def adapted(r: int, seed: int, four_bit: bool = False, base: str = BASE, targets: Sequence[str] = ALL_LINEAR):
     """(model, tokenizer): the base, in 4 bits where asked, with LoRA of scale 2 beside every matrix of its blocks."""
     if four_bit:
         from lessonlib.quantization.qlora import QLoRALinear as layer
         from lessonlib.quantization.qlora import load_four_bit as load
     else:
         layer, load = LoRALinear, load_base
-    model, tokenizer = load(source=base)
+    model, tokenizer = load(base)
     seed_everything(seed)  # after the model is loaded: A starts with the same numbers over every base
-    return add_lora(model, ALL_LINEAR, r, alpha=2 * r, layer=layer), tokenizer
+    return add_lora(model, targets, r, alpha=2 * r, layer=layer), tokenizer
 
 
 def ticket_batches(tokenizer, steps: int, batch_size: int, seed: int) -> list[Batch]:
-    """Batches of short tickets, all of the same size: tickets that fill none are left out.
+    """Batches of short tickets. Raises LaunchError as `whole_batches` does."""
+    return whole_batches(ticket_task(tokenizer), *short_tickets(), steps, batch_size, seed)
 
-    Raises LaunchError for a batch size below 1 or above the number of tickets.
+
+def whole_batches(
+    task: LabelTask, texts: Sequence[str], targets: Sequence[int], steps: int, batch_size: int, seed: int
+) -> list[Batch]:
+    """Batches of the same size, all of them: texts that fill none are left out.
+
+    Raises LaunchError for a batch size below 1 or above the number of texts.
     """
-    texts, targets = short_tickets()
     if not 1 <= batch_size <= len(texts):
-        raise LaunchError(f"batch size {batch_size}: expected 1 to {len(texts)}, the number of tickets")
+        raise LaunchError(f"batch size {batch_size}: expected 1 to {len(texts)}, the number of texts to train on")
     whole = len(texts) - len(texts) % batch_size
-    task = ticket_task(tokenizer)
     return task.training_batches(texts[:whole], targets[:whole], steps=steps, batch_size=batch_size, seed=seed)
 
 
+def recompute_activations(model) -> None:
+    """Keep of each block only what goes in, and compute the rest again in the backward pass, as long as it trains."""
+    older = not hasattr(model, "activation_checkpointing_enable")  # so it was called up to transformers 5.16
+    enable = model.gradient_checkpointing_enable if older else model.activation_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+def own_task(tokenizer, labels: Sequence[str], max_tokens: int) -> LabelTask:
+    """The question that is asked of texts of one's own: which of the labels, none of them named in the prompt."""
+    words = [label.replace("_", " ") for label in labels]
+    try:
+        return LabelTask(tokenizer, labels, words, template="Text: {text}\nLabel:", max_tokens=max_tokens)
+    except ValueError as cause:  # no labels and no {text} cannot be
+        raise LaunchError(f"{cause}: give the labels other first words, or put some of them together") from cause
+
+
 def train(options: argparse.Namespace) -> dict:
-    """Join, train, write the adapter from the first process; returns what the script prints."""
+    """Join, train, write the adapter from the first process; returns what the script prints.
+
+    Raises LaunchError, and CorpusError, ModelFileError and LoRAError for a file, a base or layers that cannot be used.
+    """
     processes = join(options.processes)
     try:
-        refuse_uneven(options.batch_size, processes)
-        model, tokenizer = adapted(options.r, options.seed, options.four_bit, options.base)
-        batches = ticket_batches(tokenizer, options.steps, options.batch_size, options.seed)
+        refuse_uneven(options.batch_size, processes, options.accumulate)
+        splits = split(read(options.data, options.text, options.label), options.seed) if options.data else None
+        model, tokenizer = adapted(options.r, options.seed, options.four_bit, options.base, options.targets)
+        if options.checkpointing:
+            recompute_activations(model)
+        numbers = options.steps, options.batch_size, options.seed
+        if splits is None:
+            batches = ticket_batches(tokenizer, *numbers)
+        else:
+            task = own_task(tokenizer, splits["train"].features["label"].names, options.max_tokens)
+            batches = whole_batches(task, splits["train"]["text"], splits["train"]["label"], *numbers)
         with _bar():
-            history = train_together(model, batches, options.learning_rate)
-        if first_process():
-            save_lora(model, options.output)
-        return {
+            history = train_together(model, batches, options.learning_rate, options.accumulate)
+        result = {
             "processes": processes,
             "seconds": round(history.seconds, 2),
             "resumed_at": history.resumed_at,
             "trainable": history.trainable,
             "losses": history.losses,
         }
+        if first_process():
+            save_lora(model, options.output)
+            if splits is not None:
+                task.write(options.output)
+                write_splits(splits, options.output / "splits")
+                accuracy, _ = judged(model, task, splits["test"]["text"], splits["test"]["label"])
+                result |= {"accuracy": accuracy.value, "interval": accuracy.interval, "n": accuracy.n}
+        return result
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
@@ -90,14 +137,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="directory for the adapter, in PEFT's format")
     parser.add_argument("--processes", type=int, help="how many there must be (as many as there are)")
     parser.add_argument("--four-bit", action="store_true", help="QLoRA: the base in NF4")
-    parser.add_argument("--base", type=Path, help="directory of another base model")
-    for name, value in (("steps", 40), ("batch-size", 8), ("seed", 0), ("learning-rate", 1e-3)):
-        parser.add_argument(f"--{name}", type=type(value), default=value, help=f"({value})")
+    parser.add_argument("--base", default=BASE, help="directory or Hub name of another base model")
+    parser.add_argument("--data", type=Path, help="your own file, CSV or JSONL, in place of the tickets")
+    parser.add_argument("--text", default="text", help="its column of texts")
+    parser.add_argument("--label", default="label", help="its column of labels")
+    parser.add_argument(
+        "--checkpointing", action="store_true", help="keep no activations within a block, compute them again"
+    )
+    parser.add_argument(
+        "--targets", type=lambda names: names.split(","), default=ALL_LINEAR, help="layers, as q_proj,v_proj"
+    )
+    about = {
+        "steps": (40, ""),
+        "batch-size": (8, "texts a step, of all processes together"),
+        "accumulate": (1, "pieces in which a process takes its share of a batch, one after another"),
+        "max-tokens": (160, "of a prompt: a longer text of your own loses its end"),
+        "seed": (0, ""),
+        "learning-rate": (1e-3, ""),
+    }
+    for name, (value, help) in about.items():
+        parser.add_argument(f"--{name}", type=type(value), default=value, help=f"{help} ({value})".strip())
     # Not --r, which torchrun would take for one of its own options.
     parser.add_argument("--lora-r", dest="r", type=int, default=8, help="(8)")
     try:
         result = train(parser.parse_args(arguments))
-    except LaunchError as cause:
+    except (LaunchError, CorpusError, ModelFileError, LoRAError) as cause:
         parser.exit(2, f"{cause}\n")
     if os.environ.get("RANK", "0") == "0":
         print(json.dumps(result))

@@ -4,9 +4,11 @@ A causal language model reads "Ticket: … Topic:" and the task asks which of a 
 position of each text matters, so the head (49,152 rows) is applied to one vector a text and not to all of them.
 """
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch.nn import functional as F
@@ -69,6 +71,16 @@ class LabelTask:
                     "labels and letters alike begin with the same token in this tokenizer: give other words"
                 )
         self.label_ids = torch.tensor(first)  # (C,)
+
+    def write(self, directory: str | Path) -> None:
+        """Write the prompt and its words as task.json, beside the adapter that was trained on them."""
+        fields = {
+            "template": self.template,
+            "labels": self.labels,
+            "words": self.verbalizer,
+            "max_tokens": self.max_tokens,
+        }
+        (Path(directory) / "task.json").write_text(json.dumps(fields, indent=1, ensure_ascii=False) + "\n", "utf8")
 
     def _first_tokens(self) -> list[int]:
         # Label tokens are those of context + label beyond those of the context: where they meet, tokens may merge.

@@ -3,7 +3,7 @@
 import inspect
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,8 +19,9 @@ class Steps:
     """What `fit` does, one step at a time, so that it can be left and taken up again.
 
     model: in training mode, on the device on which it trains.
-    batches: one a step, each with `.to(device)`. loss(model, batch) gives a scalar. optimizer(parameters, lr=) builds
-        what moves them. warmup: steps in which the learning rate rises. clip: the gradient's largest norm.
+    batches: one a step, each with `.to(device)`. loss(model, batch) gives a scalar, or yields several whose sum is the
+        loss, each followed by its backward pass (gradient accumulation). optimizer(parameters, lr=) builds what moves
+        them. warmup: steps in which the learning rate rises. clip: the gradient's largest norm.
     losses: of the steps taken so far. parameters: those that train.
 
     Raises ValueError where nothing is trainable.
@@ -59,10 +60,13 @@ class Steps:
         """One step, and its loss. Raises FloatingPointError, before any weight moves, where the loss is not finite."""
         step = len(self.losses)
         loss = self.loss(self.model, self.batches[step].to(self.device))
-        self.losses.append(loss.item())
-        if not math.isfinite(self.losses[-1]):
-            raise FloatingPointError(f"the loss of step {step} is {self.losses[-1]}: try a smaller learning_rate")
-        self.scaler.scale(loss).backward()
+        self.losses.append(0.0)
+        for part in loss if isinstance(loss, Iterator) else [loss]:
+            self.losses[-1] += part.item()
+            if not math.isfinite(self.losses[-1]):
+                self.optimizer.zero_grad()  # what earlier parts left
+                raise FloatingPointError(f"the loss of step {step} is {self.losses[-1]}: try a smaller learning_rate")
+            self.scaler.scale(part).backward()
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.scaler.step(self.optimizer)

@@ -12,15 +12,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import own_files
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from tiny_models import logits, tiny_model, tiny_tokenizer
 from two_processes import adapted_tiny_model, doubled_batch
 
+from lessonlib.afternoon.trials import read_task
 from lessonlib.experiments import lesson09_distributed as script
 from lessonlib.experiments.lesson09_distributed import main, ticket_batches
 from lessonlib.lora import load_lora
+from lessonlib.models import ModelFileError
 from lessonlib.quantization.qlora import QLoRALinear, load_four_bit
 from lessonlib.training.labels import label_loss
 from lessonlib.training.parallel import LaunchError, share
@@ -54,14 +58,14 @@ def options(place, output):
     return [str(setting) for setting in settings]
 
 
-def launch(place, output, kill_after=0):
+def launch(place, output, *more, kill_after=0):
     """The script under torchrun with two processes; both keep what they wrote on stdout and stderr."""
     here = {"LESSONLIB_CACHE": str(place / "cache"), "LESSONLIB_DTYPE": "float32", "OMP_NUM_THREADS": "1"}
     environment = {name: value for name, value in os.environ.items() if name != "CI"} | here
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     watched = [str(Path(__file__).parents[1] / "two_processes.py"), str(place), str(kill_after)]
     return subprocess.run(
-        command + watched + ["--processes", "2", *options(place, output)],
+        command + watched + ["--processes", "2", *options(place, output), *more],
         env=environment,
         capture_output=True,
         text=True,
@@ -81,15 +85,19 @@ def result(whole):
     return json.loads(whole.stdout)
 
 
-@pytest.fixture(scope="module")
-def alone(place):
+def one_process(place, output, *more):
     """What the same options give in one process, this one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LESSONLIB_DTYPE", "float32")
         patch.setenv("LESSONLIB_CACHE", str(place / "cache"))
         with contextlib.redirect_stdout(io.StringIO()) as said:
-            main(options(place, "one"))
+            main([*options(place, output), *more])
     return json.loads(said.getvalue())
+
+
+@pytest.fixture(scope="module")
+def alone(place):
+    return one_process(place, "one")
 
 
 # --- two processes are one with the whole batch -------------------------------------------------------------
@@ -145,6 +153,66 @@ def test_a_run_killed_in_the_middle_resumes_to_the_same_losses(result, place):
     assert (again["resumed_at"], again["losses"]) == (3, result["losses"])
     assert (place / "killed" / "adapter_model.safetensors").exists()
     assert list((place / "cache" / "unfinished").iterdir()) == []
+
+
+# --- a file of one's own, less memory -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def own(place):
+    """The options for a file of a person's own: 60 texts of three classes, 42 of them to train on."""
+    file = own_files.write(place / "mine.csv", own_files.ROWS)
+    return ["--data", str(file), "--text", "body", "--label", "topic", "--targets", "q_proj,down_proj"]
+
+
+def test_two_processes_in_pieces_that_compute_again_learn_from_an_own_file_what_one_learns_at_once(place, own):
+    done = launch(place, "own-two", *own, "--accumulate", "2", "--checkpointing")
+    assert done.returncode == 0, done.stderr
+    two, one = json.loads(done.stdout), one_process(place, "own-one", *own)
+    assert (two["processes"], one["processes"], len(two["losses"])) == (2, 1, STEPS)
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-4)
+    assert two["n"] == one["n"] == 9 and two["interval"][0] <= two["accuracy"] <= two["interval"][1]
+    ours, theirs = (load_file(place / name / "adapter_model.safetensors") for name in ("own-two", "own-one"))
+    assert ours.keys() == theirs.keys() and len(ours) == 2 * 2 * 2
+    for name, tensor in ours.items():
+        close(tensor, theirs[name], atol=1e-3, rtol=0)
+
+
+def test_beside_an_adapter_of_an_own_file_stand_its_prompt_and_its_splits(place, own):
+    one_process(place, "own", *own)
+    task = read_task(tiny_tokenizer(), place / "own")
+    assert (task.labels, task.template) == (sorted(own_files.CLASSES), "Text: {text}\nLabel:")
+    sides = {path.stem: len(path.read_text("utf8").splitlines()) - 1 for path in (place / "own" / "splits").iterdir()}
+    assert sides == {"train": 42, "validation": 9, "test": 9}
+
+
+def test_activations_are_computed_again_where_that_is_asked_for(tiny, tiny_tokens):
+    script.recompute_activations(tiny)
+    calls = []
+    tiny.model.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+    tiny.train()(tiny_tokens).logits.sum().backward()
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--data", "nowhere.csv", "nowhere.csv: there is no such file"),
+        ("--base", "wrong/", "could not be had from the Hub"),
+        ("--targets", "c_attn", "no module is called 'c_attn'; the linear ones are"),
+        ("--accumulate", "3", "1 process in 3 pieces each cannot share a batch of 8 evenly"),
+        ("--accumulate", "0", "1 process in 0 pieces each cannot share a batch of 8 evenly"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_line(place, option, value, said, monkeypatch, capsys):
+    def no_network(repository):
+        raise ModelFileError(f"{repository} is no directory here and could not be had from the Hub")
+
+    monkeypatch.setattr("lessonlib.models.base._from_hub", no_network)
+    with pytest.raises(SystemExit, match="2"):
+        main([*options(place, "nowhere"), option, value])
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1 and not (place / "nowhere").exists()
 
 
 # --- launches ---------------------------------------------------------------------------------------------
