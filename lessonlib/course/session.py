@@ -16,10 +16,6 @@ LESSONS = Path(__file__).parents[2] / "notebooks" / "lessons.toml"
 SLOW_CPU = 2.0
 
 
-class NotEnoughMemory(MemoryError):
-    """The lesson would not fit; the message says what would."""
-
-
 def lessons() -> dict[str, dict]:
     """The ten lessons' metadata by number: title, minutes, memory, what the learner builds."""
     return tomllib.loads(LESSONS.read_text(encoding="utf8"))
@@ -92,11 +88,7 @@ def start(lesson: str, model: str | Path | None = None, data=None) -> Session:
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
     about, device, dtype = table[lesson], hardware.device(), hardware.dtype()
     free = hardware.memory_gb(device)
-    if free < about["memory_gb"]:
-        raise NotEnoughMemory(
-            f"lesson {lesson} needs {about['memory_gb']} GB and {free:.1f} GB are free: shut other kernels down "
-            "(Kernel > Shut Down All Kernels), or open the notebook on a machine with more memory"
-        )
+    hardware.require_memory(about["memory_gb"], f"lesson {lesson}", device)
     if isinstance(data, str | Path):
         from lessonlib.corpora import from_csv
 

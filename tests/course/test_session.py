@@ -8,7 +8,8 @@ import torch
 
 import lessonlib
 from lessonlib import corpora, hardware, models
-from lessonlib.course.session import NotEnoughMemory, Session, lessons, start
+from lessonlib.course.session import Session, lessons, start
+from lessonlib.hardware import NotEnoughMemory
 
 
 @pytest.fixture(autouse=True)
