@@ -70,7 +70,11 @@ def group(folder, limit, used, idle, version=2):
     names = names if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
     stat = f"anon 1\nfile {round(1e9 * used)}\n{names[2]} {round(1e9 * idle)}\nactive_file 7"
     bounds = limit if isinstance(limit, str) else str(round(1e9 * limit))
-    return {f"{folder}/{names[0]}": bounds, f"{folder}/{names[1]}": str(round(1e9 * used)), f"{folder}/memory.stat": stat}
+    return {
+        f"{folder}/{names[0]}": bounds,
+        f"{folder}/{names[1]}": str(round(1e9 * used)),
+        f"{folder}/memory.stat": stat,
+    }
 
 
 ROOTS = {2: "/sys/fs/cgroup", 1: "/sys/fs/cgroup/memory"}

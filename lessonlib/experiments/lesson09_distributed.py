@@ -4,7 +4,7 @@
     OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node 2 -m lessonlib.experiments.lesson09_distributed --output adapter
 
 How they share it stands in `lessonlib.training.parallel`. A run that was killed goes on where it stood when the same
-command is given again (off under CI, as in `fit`). On several machines LESSONLIB_CACHE must then be a directory that
+command is given again (off under CI, as in `fit`). On several machines LESSONLIB_WORK must then be a directory that
 all of them see. It records no run: what it writes is an adapter.
 """
 
