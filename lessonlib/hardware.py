@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 import time
+from collections.abc import Iterator
 
 import psutil
 import torch
@@ -68,19 +69,60 @@ def dtype(on: torch.device | None = None) -> torch.dtype:
     return torch.bfloat16 if bfloat16_speed() > 1.2 else torch.float32
 
 
+# What a container may hold, by version of control groups: where they lie, the file of the limit, that of what is used,
+# and the line of memory.stat that says how much of it the kernel gives up at once: files that nobody reads any more.
+CONTROL_GROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+class NotEnoughMemory(MemoryError):
+    """What was asked for would not fit; the message says what would."""
+
+
 def memory_gb(on: torch.device | None = None) -> float:
-    """Free memory in GB (1e9 bytes): of the GPU, or of the machine (its container's limit included)."""
+    """Free memory in GB (1e9 bytes): of the GPU, or of the machine (its container's limit included).
+
+    A container is counted as Kubernetes' kubelet counts it: what is used without the files in memory that the kernel
+    would give up at once. Of nested groups (a pod, its container) the tightest holds.
+    """
     if (on or device()).type == "cuda":
         return torch.cuda.mem_get_info()[0] / 1e9
-    free = psutil.virtual_memory().available
-    try:  # a container may allow less than the machine has
-        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:  # noqa: PTH123
-            maximum = limit.read().strip()
-            if maximum != "max":
-                free = min(free, int(maximum) - int(used.read()))
+    return max(0, min([psutil.virtual_memory().available, *_free_in_containers()])) / 1e9
+
+
+def _free_in_containers() -> Iterator[int]:
+    """Bytes that each control group around this process still allows."""
+    lines = [line.split(":", 2) for line in _text("/proc/self/cgroup").splitlines()]
+    own = {kind: path for _, kinds, path in lines for kind in kinds.split(",")}  # "" is version 2's
+    for (root, limit, used, idle), kind in zip(CONTROL_GROUPS, ("", "memory")):
+        names = [name for name in own.get(kind, "").split("/") if name]
+        for depth in range(len(names) + 1):
+            folder = "/".join([root, *names[:depth]])
+            bounds, taken = _text(f"{folder}/{limit}"), _text(f"{folder}/{used}")
+            if not (bounds.isdigit() and taken.isdigit()):  # no such group here, or one without a limit ("max")
+                continue
+            counts = dict(line.split() for line in _text(f"{folder}/memory.stat").splitlines())
+            yield int(bounds) - max(0, int(taken) - int(counts.get(idle, 0)))
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path) as file:  # noqa: PTH123
+            return file.read().strip()
     except OSError:
-        pass
-    return free / 1e9
+        return ""
+
+
+def require_memory(needed_gb: float, what: str, on: torch.device | None = None) -> None:
+    """Raises NotEnoughMemory, in one line with the cure, where less is free than `what` needs."""
+    if (free := memory_gb(on)) < needed_gb:
+        raise NotEnoughMemory(
+            f"{what} needs {needed_gb:.3g} GB and {free:.1f} GB are free: shut other kernels down (JupyterLab: Kernel > "
+            "Shut Down All Kernels; Colab: Runtime > Manage sessions), close other programs, or open the notebook on a "
+            "machine with more memory"
+        )
 
 
 def release_memory() -> None:

@@ -77,7 +77,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty cache of the test's own, and resuming switched on as on a learner's machine."""
+    """An empty cache and no unfinished work, both the test's own, and resuming as on a learner's machine."""
     monkeypatch.setenv("LESSONLIB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LESSONLIB_WORK", str(tmp_path / "work"))
     monkeypatch.delenv("CI", raising=False)
     return tmp_path / "cache"

@@ -14,10 +14,8 @@ from lessonlib.training import seed_everything
 LESSONS = Path(__file__).parents[2] / "notebooks" / "lessons.toml"
 # A processor without fast bfloat16 takes about twice as long as the one on which the minutes were measured.
 SLOW_CPU = 2.0
-
-
-class NotEnoughMemory(MemoryError):
-    """The lesson would not fit; the message says what would."""
+# Of the base model in memory at a time, at most: as it was, beside one that trains or is merged.
+COPIES = 2
 
 
 def lessons() -> dict[str, dict]:
@@ -73,15 +71,29 @@ class Session:
         return f"{minutes:.1f} minutes (expected {self.minutes:.0f}), at most {peak:.1f} GB"
 
 
+def _more_memory_gb(model: str | Path | None, dtype: torch.dtype) -> float:
+    """What a lesson needs above its own figure with a larger model of the course, which must be here."""
+    if model is None:
+        return 0.0
+    from lessonlib.models import DEFAULT, PINNED, find_base
+
+    if (name := str(model)) not in PINNED:
+        return 0.0
+    find_base(name)
+    return COPIES * (PINNED[name].weights_gb(dtype) - PINNED[DEFAULT].weights_gb(dtype))
+
+
 def start(lesson: str, model: str | Path | None = None, data=None) -> Session:
     """Begin a lesson: seed, probe, and say in one line what will run here and for how long.
 
     lesson: its number, "01" to "10".
-    model: your own base model, a directory or a Hub name; None takes SmolLM2-135M-Instruct.
+    model: another base model: "qwen2.5-coder-0.5b" or "qwen2.5-coder-1.5b", once `load_base` has fetched it, or your
+        own, a directory or a Hub name; None takes SmolLM2-135M-Instruct.
     data: your own texts where tickets stand, as `corpora.from_csv` returns them, or the path of a CSV or JSONL file
         with the columns `text` and `label`.
 
-    Raises KeyError for an unknown lesson and NotEnoughMemory where the lesson would not fit.
+    Raises KeyError for an unknown lesson, NotEnoughMemory where the lesson would not fit, and ModelFileError where a
+    larger model is not here.
 
     >>> session = start("07")  # doctest: +SKIP
     07 LoRA from scratch · CPU, 2 threads · bfloat16 (4.1 × as fast as float32) · 21 GB free · about 4 minutes
@@ -92,11 +104,10 @@ def start(lesson: str, model: str | Path | None = None, data=None) -> Session:
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
     about, device, dtype = table[lesson], hardware.device(), hardware.dtype()
     free = hardware.memory_gb(device)
-    if free < about["memory_gb"]:
-        raise NotEnoughMemory(
-            f"lesson {lesson} needs {about['memory_gb']} GB and {free:.1f} GB are free: shut other kernels down "
-            "(Kernel > Shut Down All Kernels), or open the notebook on a machine with more memory"
-        )
+    more = _more_memory_gb(model, dtype)
+    hardware.require_memory(
+        about["memory_gb"] + more, f"lesson {lesson}" + (f" with {model}" if more else ""), device
+    )
     if isinstance(data, str | Path):
         from lessonlib.corpora import from_csv
 

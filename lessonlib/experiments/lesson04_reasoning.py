@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from lessonlib import corpora
 from lessonlib.evaluation import Accuracy
 from lessonlib.lora import add_lora, load_lora, merge_lora, save_lora
-from lessonlib.models import cache_directory, load_base
+from lessonlib.models import load_base
 from lessonlib.prompting import complete
 from lessonlib.reasoning import (
     Demonstration,
@@ -31,7 +31,7 @@ from lessonlib.reasoning import (
 )
 from lessonlib.reasoning.chains import STOP
 from lessonlib.runs import Run, load_runs
-from lessonlib.training import fit, seed_everything
+from lessonlib.training import fit, seed_everything, work_directory
 from lessonlib.training.completions import completion_batches, completion_loss, mean_completion_loss
 
 from .registry import experiment, record
@@ -192,7 +192,7 @@ def _tune(pairs, *, r: int, learning_rate: float, steps: int, batch_size: int, s
 def _adapter_path(name: str, settings: dict):
     """Where the adapter of these settings is kept, so that a second experiment need not train it again."""
     key = json.dumps([settings, corpora.fingerprint("word_problems")], sort_keys=True)
-    return cache_directory() / "adapters" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    return work_directory() / "adapters" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
 def tuned_model(name: str, pairs, training: dict):

@@ -14,7 +14,7 @@ import torch
 from lessonlib import corpora
 from lessonlib.evaluation import Accuracy, accuracy
 from lessonlib.lora import add_lora, load_lora, merge_lora, save_lora
-from lessonlib.models import cache_directory, load_base
+from lessonlib.models import load_base
 from lessonlib.pruning.language_model import (
     every_head,
     head_importance,
@@ -27,7 +27,7 @@ from lessonlib.pruning.language_model import (
     without_small_weights,
 )
 from lessonlib.runs import load_runs
-from lessonlib.training import fit, seed_everything
+from lessonlib.training import fit, seed_everything, work_directory
 from lessonlib.training.labels import LabelTask, label_loss
 
 from .registry import experiment, record
@@ -52,7 +52,7 @@ TASKS = {"intent": tickets_task, "sentiment": sentiment_task}
 def tuned_model():
     """The base model with both tasks learnt and merged, and its tokenizer; trained at the first call."""
     key = hashlib.sha256(json.dumps([TRAINING, corpora.fingerprint("tickets")]).encode()).hexdigest()[:12]
-    directory = cache_directory() / "adapters" / f"two-tasks-{key}"
+    directory = work_directory() / "adapters" / f"two-tasks-{key}"
     model, tokenizer = load_base()
     if (directory / "adapter_config.json").exists():
         return merge_lora(load_lora(model, directory)), tokenizer

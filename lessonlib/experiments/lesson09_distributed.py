@@ -10,7 +10,7 @@ prompt) and the splits stand beside the adapter then. --base takes a directory o
 --checkpointing make room where a batch does not fit. docs/cluster.md says how a scheduler starts it.
 
 How they share it stands in `lessonlib.training.parallel`. A run that was killed goes on where it stood when the same
-command is given again (off under CI, as in `fit`). On several machines LESSONLIB_CACHE must then be a directory that
+command is given again (off under CI, as in `fit`). On several machines LESSONLIB_WORK must then be a directory that
 all of them see. It records no run: what it writes is an adapter.
 """
 

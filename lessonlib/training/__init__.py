@@ -1,6 +1,6 @@
 """The one loop that trains every method, and what it trains on."""
 
-from .checkpoint import first_process
+from .checkpoint import first_process, work_directory
 from .loop import History, Steps, fit, trainable_parameters
 from .seeds import seed_everything
 

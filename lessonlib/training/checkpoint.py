@@ -1,24 +1,35 @@
 """A training run kept on its way, so that a kernel's death costs a few seconds of it and not all.
 
-What is kept goes by a hash of configuration, data and code: a run under any other is not taken up.
+What is kept goes by a hash of configuration, data and code: a run under any other is not taken up. It lies in a
+directory of the person's own, is one process's at a time, and where it cannot be kept the training goes on without.
 """
 
+import contextlib
 import functools
 import hashlib
 import inspect
 import json
+import math
 import os
 import re
 import sys
 import time
 import types
 import warnings
+from collections import defaultdict
+from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import distributed
 
+from lessonlib.display import Bar
+
+# What nobody takes up again is cleared when another run is begun: the oldest of a name, and whatever has lain so long.
+OTHERS_OF_A_NAME, DAYS = 2, 14
+OWN = "LESSONLIB_WORK to a directory of your own with some room"
 # Classes of these go by their names: they patch their own code while they run.
 INSTALLED = {"torch", "transformers", "peft", "accelerate", "bitsandbytes"}
 
@@ -28,17 +39,44 @@ def first_process() -> bool:
     return not distributed.is_available() or not distributed.is_initialized() or distributed.get_rank() == 0
 
 
+def work_directory() -> Path:
+    """Where a person's unfinished work is kept, never shared: $LESSONLIB_WORK, else the user's own state directory."""
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return Path(os.environ.get("LESSONLIB_WORK") or state / "lessonlib")
+
+
 def take_up(name: str | None, steps, history) -> "Checkpoint | None":
     """Go on where an unfinished run of this name stood, if it is the same run: `Steps` and their `History` are filled.
 
-    Returns what keeps the run from now on; None where nothing is kept: without a name, and under CI. Of several
-    processes all take up what was kept, and the first alone keeps more.
+    Returns what keeps the run from now on; None where nothing is kept: without a name, under CI, and where it says why,
+    as beside another process with the same run. Of several processes that train one model together all take up what
+    was kept, and the first alone keeps more.
     """
     if not name or os.environ.get("CI"):
         return None
     checkpoint = Checkpoint(f"{name}-{_key(steps)}")
-    checkpoint.load_into(steps, history)
-    return checkpoint if first_process() else None
+    if not _as_the_first_says(first_process() and checkpoint.claim()):
+        return None
+    try:
+        checkpoint.load_into(steps, history)
+    except (OSError, SafetensorError) as cause:  # found at opening it, before anything was changed
+        Bar.write(f"{checkpoint.path} is damaged ({cause}): training begins anew")
+    except BaseException:
+        checkpoint.release()
+        raise
+    if not first_process():
+        return None
+    clear_abandoned(name, checkpoint)
+    return checkpoint
+
+
+def _as_the_first_says(taken: bool) -> bool:
+    """The first process's answer, in all that train one model together."""
+    if distributed.is_available() and distributed.is_initialized():
+        answer = [taken]
+        distributed.broadcast_object_list(answer)
+        return answer[0]
+    return taken
 
 
 class Checkpoint:
@@ -48,11 +86,28 @@ class Checkpoint:
     """
 
     def __init__(self, name: str):
-        from lessonlib.models import cache_directory
-
-        self.path = cache_directory() / "unfinished" / f"{name}.safetensors"
+        self.path = work_directory() / "unfinished" / f"{name}.safetensors"
         self.partial = self.path.with_suffix(".partial")
         self.saved = time.perf_counter()
+        self.lock = FileLock(work_directory() / "running" / f"{name}.lock")
+
+    def claim(self) -> bool:
+        """Whether the run is this process's to keep, until `release`: another one may be at it, or no file be written."""
+        try:
+            for directory in (self.path.parent, Path(self.lock.lock_file).parent):
+                directory.mkdir(parents=True, exist_ok=True)
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            Bar.write(f"Another process trains {self.path.stem}: here it is not kept on its way.")
+            return False
+        except (OSError, NotImplementedError) as cause:
+            Bar.write(f"This run is not kept on its way ({cause}): set {OWN}")
+            return False
+        return True
+
+    def release(self) -> None:
+        """Let the next call take it up, in this process or another."""
+        self.lock.release()
 
     def load_into(self, steps, history) -> None:
         if not self.path.exists():
@@ -82,14 +137,22 @@ class Checkpoint:
         history.resumed_at = len(history.losses)
 
     def save_when_due(self, steps, history) -> None:
-        """`save`, where more than `training.CHECKPOINT_SECONDS` have passed since the last time."""
+        """`save`, where more than `training.CHECKPOINT_SECONDS` have passed since the last time.
+
+        Where that fails, it is said once, and the training goes on without.
+        """
         pace = sys.modules[__package__].CHECKPOINT_SECONDS  # whoever sets the pace sets it on the package
         if time.perf_counter() - self.saved > pace:
-            self.save(steps, history)
-            self.saved = time.perf_counter()
+            try:
+                self.save(steps, history)
+                self.saved = time.perf_counter()
+            except (OSError, SafetensorError, ValueError, RuntimeError) as cause:
+                self.saved = math.inf
+                with contextlib.suppress(OSError):
+                    self.partial.unlink(missing_ok=True)
+                Bar.write(f"This run is not kept any further ({cause}): free some disk, or set {OWN}")
 
     def save(self, steps, history) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {f"parameter.{i}": p.detach().contiguous() for i, p in enumerate(steps.parameters)}
         tensors["random"] = torch.get_rng_state()
         if steps.device.type == "cuda":
@@ -101,8 +164,37 @@ class Checkpoint:
         self.partial.replace(self.path)
 
     def remove(self) -> None:
-        for file in (self.path, self.partial):
-            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            for file in (self.path, self.partial, Path(self.lock.lock_file)):
+                file.unlink(missing_ok=True)
+
+
+def clear_abandoned(name: str, current: Checkpoint) -> None:
+    """Remove what nobody took up, and say so: all but the two newest other runs of this name, and any older than 14 days.
+
+    What another process is training is left alone.
+    """
+    newest = defaultdict(float)
+    for path in current.path.parent.glob("*.*"):  # whole ones, and what a kill at the first checkpoint has left
+        newest[path.stem] = max(newest[path.stem], _modified(path))
+    others = sorted(newest.keys() - {current.path.stem}, key=newest.get, reverse=True)
+    same = [run for run in others if re.fullmatch(re.escape(name) + "-[0-9a-f]{16}", run)]
+    old = [run for run in others if time.time() - newest[run] > DAYS * 24 * 3600]
+    removed = 0
+    for run in {*same[OTHERS_OF_A_NAME:], *old}:
+        abandoned = Checkpoint(run)
+        with contextlib.suppress(OSError), abandoned.lock.acquire(timeout=0):
+            abandoned.remove()
+            removed += 1
+    if removed:
+        Bar.write(f"Removed from {current.path.parent}: unfinished runs that nobody took up, {removed} of them")
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # another process has just removed it
+        return math.inf
 
 
 # --- which run it is --------------------------------------------------------------------------------------------------

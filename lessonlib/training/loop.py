@@ -106,11 +106,13 @@ def fit(model: nn.Module, batches: Sequence, *, resume: str | None = None, **set
             if checkpoint:
                 checkpoint.save_when_due(steps, history)
         bar.finish(f"Training done: {history}")
+        if checkpoint:
+            checkpoint.remove()
     finally:
         bar.close()
         model.train(was_training)
-    if checkpoint:
-        checkpoint.remove()
+        if checkpoint:
+            checkpoint.release()
     return history
 
 

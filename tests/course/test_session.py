@@ -5,10 +5,12 @@ import sys
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 import lessonlib
 from lessonlib import corpora, hardware, models
-from lessonlib.course.session import NotEnoughMemory, Session, lessons, start
+from lessonlib.course.session import Session, lessons, start
+from lessonlib.hardware import NotEnoughMemory
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +88,27 @@ def test_the_session_loads_the_base_model_or_your_own(monkeypatch, capfd, model,
     monkeypatch.setattr(models, "load_base", lambda *args, **settings: (args, settings))
     assert start("07", model=model).load_base() == expected
     assert ("model my/model" in capfd.readouterr().out) is (model is not None)
+
+
+@pytest.mark.parametrize(("dtype", "more"), [("bfloat16", 1.98), ("float32", 3.97)])
+def test_a_larger_model_of_the_course_asks_for_the_memory_of_its_weights(monkeypatch, capfd, dtype, more):
+    # By hand: two copies of 630 million weights in place of 134.5 million, of 2 or 4 bytes.
+    monkeypatch.setenv("LESSONLIB_DTYPE", dtype)
+    monkeypatch.setattr(models, "find_base", lambda name: name)
+    needed = lessons()["07"]["memory_gb"] + more
+    monkeypatch.setattr(hardware, "memory_gb", lambda on=None: needed + 0.1)
+    assert start("07", model="qwen2.5-coder-0.5b").model == "qwen2.5-coder-0.5b"
+    assert "model qwen2.5-coder-0.5b" in capfd.readouterr().out
+    monkeypatch.setattr(hardware, "memory_gb", lambda on=None: needed - 0.1)
+    expected = rf"lesson 07 with qwen2.5-coder-0.5b needs {needed:.3g} GB and .* are free: shut other kernels"
+    with pytest.raises(NotEnoughMemory, match=expected):
+        start("07", model="qwen2.5-coder-0.5b")
+
+
+def test_a_larger_model_that_is_not_here_is_said_at_the_start(cache, monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(models.ModelFileError, match=r"qwen2.5-coder-1.5b is not here yet"):
+        start("07", model="qwen2.5-coder-1.5b")
 
 
 @pytest.fixture

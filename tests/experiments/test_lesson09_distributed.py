@@ -60,7 +60,7 @@ def options(place, output):
 
 def launch(place, output, *more, kill_after=0):
     """The script under torchrun with two processes; both keep what they wrote on stdout and stderr."""
-    here = {"LESSONLIB_CACHE": str(place / "cache"), "LESSONLIB_DTYPE": "float32", "OMP_NUM_THREADS": "1"}
+    here = {"LESSONLIB_WORK": str(place / "work"), "LESSONLIB_DTYPE": "float32", "OMP_NUM_THREADS": "1"}
     environment = {name: value for name, value in os.environ.items() if name != "CI"} | here
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     watched = [str(Path(__file__).parents[1] / "two_processes.py"), str(place), str(kill_after)]
@@ -89,7 +89,7 @@ def one_process(place, output, *more):
     """What the same options give in one process, this one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LESSONLIB_DTYPE", "float32")
-        patch.setenv("LESSONLIB_CACHE", str(place / "cache"))
+        patch.setenv("LESSONLIB_WORK", str(place / "work"))
         with contextlib.redirect_stdout(io.StringIO()) as said:
             main([*options(place, output), *more])
     return json.loads(said.getvalue())
@@ -148,11 +148,11 @@ def test_the_adapter_of_two_processes_is_that_of_one_and_loads_in_peft(result, a
 def test_a_run_killed_in_the_middle_resumes_to_the_same_losses(result, place):
     assert launch(place, "killed", kill_after=3).returncode != 0
     assert not (place / "killed").exists()
-    assert len(list((place / "cache" / "unfinished").iterdir())) == 1
+    assert len(list((place / "work" / "unfinished").iterdir())) == 1
     again = json.loads(launch(place, "killed").stdout)
     assert (again["resumed_at"], again["losses"]) == (3, result["losses"])
     assert (place / "killed" / "adapter_model.safetensors").exists()
-    assert list((place / "cache" / "unfinished").iterdir()) == []
+    assert list((place / "work" / "unfinished").iterdir()) == []
 
 
 # --- a file of one's own, less memory -----------------------------------------------------------------------

