@@ -4,8 +4,8 @@ import argparse
 import sys
 
 from .base import find_base
-from .cache import ModelFileError, base_source
-from .pinned import DEFAULT, PINNED
+from .cache import ModelFileError
+from .pinned import DEFAULT, PINNED, base_source
 
 
 def main(arguments: list[str] | None = None) -> int:

