@@ -8,8 +8,10 @@ import json
 import multiprocessing
 import os
 import shutil
+import sys
 import time
 import zipfile
+from types import ModuleType
 
 import huggingface_hub
 import pytest
@@ -21,6 +23,12 @@ from lessonlib.models import ModelFileError, cache_directory, find_base, load_ba
 from lessonlib.models import base as models
 
 NAME = "smollm2-135m"
+
+
+def test_an_older_transformers_without_gguf_config_reads_a_gguf_into_dense_weights_by_itself(monkeypatch):
+    assert models._dense()["quantization_config"].dequantize
+    monkeypatch.setitem(sys.modules, "transformers", ModuleType("transformers"))
+    assert models._dense() == {}
 
 
 def write_wheel(directory, content: bytes):
