@@ -31,7 +31,7 @@ def measured(dtype, method, recompute):
     if isinstance(method, LoRA):
         add_lora(model, {linear.name for linear in method.chosen(architecture(model.config))}, r=method.r)
     if recompute:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     return model.config, step_bytes(model, torch.randint(0, 49_000, (SIZE["batch"], SIZE["tokens"])))
 
 

@@ -10,7 +10,23 @@ from types import SimpleNamespace
 import pytest
 
 from lessonlib import display
-from lessonlib.display import Bar, Table
+from lessonlib.display import Bar, Table, widget_view
+
+# --- widgets --------------------------------------------------------------------------------------------------
+
+
+def test_a_box_is_shown_by_its_id_alone_as_ipywidgets_7_knows_no_other_way():
+    view = {"version_major": 2, "version_minor": 0, "model_id": "abc"}
+    assert widget_view(SimpleNamespace(model_id="abc")) == {"application/vnd.jupyter.widget-view+json": view}
+
+
+def test_it_is_what_ipywidgets_says_of_itself():
+    from ipywidgets import VBox
+
+    box = VBox()
+    said = box._repr_mimebundle_() if hasattr(box, "_repr_mimebundle_") else widget_view(box)
+    assert widget_view(box).items() <= said.items()
+
 
 # --- the bar ------------------------------------------------------------------------------------------------
 

@@ -101,7 +101,7 @@ def start(lesson: str, model: str | Path | None = None, data=None) -> Session:
     table = lessons()
     if lesson not in table:
         raise KeyError(f"no lesson {lesson!r}; there are {', '.join(table)}")
-    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
     about, device, dtype = table[lesson], hardware.device(), hardware.dtype()
     free = hardware.memory_gb(device)
     more = _more_memory_gb(model, dtype)

@@ -206,7 +206,7 @@ def _read_gguf(gguf: Path):
 
 
 def _dense() -> dict:
-    """The argument by which a GGUF is read into dense weights; before transformers 5.17 it always is."""
+    """The argument by which a GGUF is read into dense weights; older transformers, as 5.9, always do so."""
     try:
         from transformers import GgufConfig
     except ImportError:

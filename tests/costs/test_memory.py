@@ -56,7 +56,7 @@ def test_a_real_step_holds_the_bytes_that_were_predicted(dtype, method, recomput
     if isinstance(method, LoRA):
         add_lora(model, {linear.name for linear in method.chosen(architecture(model.config))}, r=method.r)
     if recompute:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     model.config.use_cache = False
     held = step_bytes(model, torch.randint(0, 49_000, (2, 32), generator=torch.Generator().manual_seed(0)))
     settings = {"batch": 2, "tokens": 32, "recompute": recompute}

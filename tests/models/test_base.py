@@ -9,8 +9,10 @@ import json
 import multiprocessing
 import os
 import shutil
+import sys
 import time
 import zipfile
+from types import ModuleType
 
 import huggingface_hub
 import pytest
@@ -31,6 +33,12 @@ from lessonlib.models import base as models
 from lessonlib.models import cache as model_files
 
 NAME = "smollm2-135m"
+
+
+def test_an_older_transformers_without_gguf_config_reads_a_gguf_into_dense_weights_by_itself(monkeypatch):
+    assert models._dense()["quantization_config"].dequantize
+    monkeypatch.setitem(sys.modules, "transformers", ModuleType("transformers"))
+    assert models._dense() == {}
 
 
 def write_wheel(directory, content: bytes):

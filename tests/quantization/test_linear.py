@@ -202,7 +202,7 @@ def test_gradients_after_an_evaluation_equal_those_before(tiny, tiny_tokens):
 def test_recomputing_activations_gives_the_same_gradients_from_fewer_bytes(tiny, tiny_tokens):
     filled(add_lora(to_four_bits(tiny), ALL, r=4))
     kept, bytes_kept = gradients(tiny.train(), tiny_tokens), step_bytes(tiny, tiny_tokens)["activations"]
-    tiny.activation_checkpointing_enable({"use_reentrant": False})
+    tiny.gradient_checkpointing_enable({"use_reentrant": False})
     assert step_bytes(tiny, tiny_tokens)["activations"] < 0.6 * bytes_kept
     again = gradients(tiny.train(), tiny_tokens)
     for name in kept:
