@@ -176,7 +176,7 @@ def layer_influence(model: nn.Module, windows: torch.Tensor) -> list[float]:
 
     handles = [layer.register_forward_hook(hook) for layer in decoder_layers(model)]
     try:
-        model.get_decoder()(input_ids=windows, use_cache=False)
+        model.get_decoder()(input_ids=windows.to(next(model.parameters()).device), use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

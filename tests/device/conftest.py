@@ -23,12 +23,15 @@ def reported(tmp_path_factory, worker_id):
         with FileLock(f"{path}.lock"):
             if not path.exists():
                 # One thread, and the error stream kept: it holds what the device's process died of.
-                settings = {"OMP_NUM_THREADS": "1", "CI": "true", "PYTHONPATH": str(HERE.parents[1])}
+                settings = {
+                    "OMP_NUM_THREADS": "1",
+                    "CI": "true",
+                    "PYTHONPATH": os.pathsep.join(map(str, HERE.parents[:2])),
+                }
                 done = subprocess.run(
                     [sys.executable, str(HERE / f"{script}.py"), *words],
                     env=os.environ | settings,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
+                    capture_output=True,
                     text=True,
                     timeout=900,
                 )
