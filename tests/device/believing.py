@@ -36,7 +36,8 @@ class FourBitLinear(Linear4bit):
         self.weight = torch.nn.Parameter(torch.empty_like(linear.weight.data, device=DEVICE), requires_grad=False)
         self.weight.copy_(linear.weight.data)
         state.to(DEVICE)
-        self.weight.quant_state = state
+        self.weight.quant_state, self.weight.quant_type = state, linear.weight.quant_type
+        self.weight.compress_statistics = linear.weight.compress_statistics  # which PEFT asks for
 
     def forward(self, x):
         return matmul_4bit(x.to(self.compute_dtype), self.weight.t(), quant_state=self.weight.quant_state).to(x.dtype)

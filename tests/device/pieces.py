@@ -689,6 +689,13 @@ def rerun_writes_behind_a_prefix(bench):
 
 
 @piece
+def the_likeliest_text_is_found(bench):
+    from lessonlib.experiments.lesson07_tasks import likeliest
+
+    assert likeliest(bench.base(), bench.tokenizer, [["late parcel", "broken", "thanks"]])[0] in range(3)
+
+
+@piece
 def requests_are_read_for_the_router(bench):
     from lessonlib.experiments.lesson10_deployment import request_features
 
@@ -769,12 +776,12 @@ def a_small_network_moves_in_a_subspace(bench):
 @piece
 def parts_of_a_language_model_are_taken_out(bench):
     from lessonlib.pruning import language_model as parts
+    from lessonlib.training.labels import label_loss
 
     model, windows = bench.base(), bench.tokens(3, 12).cpu()
     assert parts.perplexity(model, windows) > 0
     assert len(parts.layer_influence(model, windows)) == 2
-    loss = lambda m, batch: m(batch.input_ids, labels=batch.input_ids).loss  # noqa: E731
-    importance = parts.head_importance(model, [type("Batch", (), {"input_ids": windows.to(bench.device)})], loss)
+    importance = parts.head_importance(model, bench.batches, label_loss)
     with parts.without_heads(model, parts.weakest(importance, 0.5)), parts.without_layers(model, [1]):
         parts.perplexity(model, windows)
     with parts.without_small_weights(model, 0.5):
