@@ -1,4 +1,4 @@
-"""What a cell shows: one progress bar that leaves a single line behind, tables, and lines that fit the page.
+"""What a cell shows: one progress bar that leaves a single line behind, tables, lines that fit the page, numbers to draw.
 
 In a notebook the bar is one output that is updated in place and stays as its final line: no widget, nothing on
 stderr. In a terminal it is tqdm's ordinary bar on stdout. Where stdout is a file, only the final line is written.
@@ -9,6 +9,7 @@ import io
 import sys
 from collections.abc import Sequence
 
+import numpy as np
 from IPython import get_ipython
 from IPython.display import TextDisplayObject, display
 from tqdm.std import tqdm
@@ -23,6 +24,17 @@ def widget_view(box) -> dict[str, dict]:
     """
     view = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}
     return {"application/vnd.jupyter.widget-view+json": view}
+
+
+def to_numpy(values) -> np.ndarray:
+    """A tensor's numbers, from whatever device and whether they train; bfloat16, unknown to numpy, comes as float32.
+
+    An array or a list of numbers comes as an array. What a picture draws goes through here.
+    """
+    if not hasattr(values, "detach"):
+        return np.asarray(values)
+    here = values.detach().cpu()
+    return (here.float() if here.is_floating_point() and here.itemsize < 4 else here).numpy()
 
 
 class _Line(TextDisplayObject):

@@ -1,7 +1,6 @@
 """Accuracy with an interval, paired comparison, counted bytes, paired times."""
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +10,7 @@ from scipy import stats
 from torch import nn
 
 from lessonlib.display import Bar
+from lessonlib.training.clock import clock
 from lessonlib.training.labels import LabelTask, label_logits
 
 
@@ -243,10 +243,10 @@ def paired_times(functions: dict[str, Callable], rounds: int = 20, warmup: int =
     times = Times({name: [] for name in functions})
     for i in range(warmup + rounds):
         for name, function in functions.items():
-            start = time.perf_counter()
+            start = clock()
             function()
             if i >= warmup:
-                times.seconds[name].append(time.perf_counter() - start)
+                times.seconds[name].append(clock() - start)
     return times
 
 

@@ -7,10 +7,12 @@ import sys
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 from lessonlib import display
-from lessonlib.display import Bar, Table, widget_view
+from lessonlib.display import Bar, Table, to_numpy, widget_view
 
 # --- widgets --------------------------------------------------------------------------------------------------
 
@@ -146,3 +148,20 @@ def test_html_and_text_say_the_same():
 def test_a_row_of_another_length_is_refused():
     with pytest.raises(ValueError, match="has 1 cells; the table has 2 columns"):
         Table(("a", "b"), [("1",)])
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.bool]
+)
+def test_numbers_of_any_type_leave_for_numpy(dtype):
+    values = torch.tensor([[0.0, 1.0], [2.5, -3.0]]).to(dtype)
+    left = to_numpy(values)
+    assert left.dtype == {torch.float16: "float32", torch.bfloat16: "float32"}.get(dtype, str(dtype)[6:])
+    assert left.tolist() == values.tolist()
+
+
+def test_what_trains_and_what_is_no_tensor_leave_too():
+    assert to_numpy(torch.ones(2, requires_grad=True) * 2).tolist() == [2.0, 2.0]
+    assert to_numpy([1, 2]).tolist() == [1, 2]
+    already = np.ones(3)
+    assert to_numpy(already) is already

@@ -15,21 +15,26 @@ NEEDS_GB = 8.0
 def on_your_gpu(
     session: Session,
     experiment: Callable,
-    model: str = MODEL,
+    model: str | None = None,
     needs_gb: float = NEEDS_GB,
-    on_cpu_too: bool = False,
+    load: Callable | None = None,
 ):
     """Call experiment(model, tokenizer) with a larger model from the Hub, or say what that would need.
 
+    load(name, dtype=): what loads it, `models.load_base` unless given; `load_four_bit` never holds it in 16 bits.
+
     Not run on the course's own machines, which have no GPU: there only the line, and in the tests the same path with
-    a tiny model on the CPU (`on_cpu_too`).
+    a tiny model on a pretended device.
     """
-    free = hardware.memory_gb(session.device)
-    if not on_cpu_too and (session.device.type != "cuda" or free < needs_gb):
-        here = "there is no GPU" if session.device.type != "cuda" else f"the GPU has {free:.0f} GB free"
-        print(f"Not run: {model.rpartition('/')[2]} needs a GPU with {needs_gb:.0f} GB free, here {here}.")
-        return None
     from lessonlib.models import load_base
 
+    model = model or MODEL
+    free = hardware.memory_gb(session.device)
+    on_cpu = session.device.type == "cpu"
+    if on_cpu or free < needs_gb:
+        here = "there is no GPU" if on_cpu else f"the GPU has {free:.0f} GB free"
+        print(f"Not run: {model.rpartition('/')[2]} needs a GPU with {needs_gb:.0f} GB free, here {here}.")
+        return None
+    hardware.release_memory()  # the models of earlier sections, if no variable holds them any more
     seed_everything()
-    return experiment(*load_base(model, dtype=session.dtype))
+    return experiment(*(load or load_base)(model, dtype=session.dtype))

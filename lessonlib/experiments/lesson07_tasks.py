@@ -83,12 +83,12 @@ def _put(word: str, own: str, sentence: str) -> str:
 @torch.no_grad()
 def likeliest(model, tokenizer, choices: Sequence[Sequence[str]]) -> list[int]:
     """Of each row's texts, the one whose tokens are likeliest on the average, behind "Handbook:"."""
-    scores = []
+    scores, device = [], next(model.parameters()).device
     for texts in choices:
         ids = [tokenizer(f"Handbook: {text}", add_special_tokens=False).input_ids for text in texts]
-        goals = pad_right([row[1:] for row in ids], -100)
+        goals = pad_right([row[1:] for row in ids], -100).to(device)
         asked = goals != -100
-        hidden = model.get_decoder()(input_ids=pad_right([row[:-1] for row in ids])).last_hidden_state
+        hidden = model.get_decoder()(input_ids=pad_right([row[:-1] for row in ids]).to(device)).last_hidden_state
         logits = model.get_output_embeddings()(hidden[asked]).float()
         losses = F.cross_entropy(logits, goals[asked], reduction="none").split(asked.sum(1).tolist())
         scores.append(torch.stack([one.mean() for one in losses]).argmin().item())

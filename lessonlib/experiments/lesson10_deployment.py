@@ -184,12 +184,13 @@ def request(task: str, wording: int, text: str) -> str:
 
 
 def request_features(model: nn.Module, tokenizer, texts: Sequence[str]) -> torch.Tensor:
-    """What the gate reads of each request, (texts, D)."""
+    """What the gate reads of each request: (texts, D), on the CPU, where the gate is."""
+    device = next(model.parameters()).device
     rows = [
-        tokenizer(texts[i : i + 25], return_tensors="pt", padding=True, truncation=True, max_length=160)
+        tokenizer(texts[i : i + 25], return_tensors="pt", padding=True, truncation=True, max_length=160).to(device)
         for i in range(0, len(texts), 25)
     ]
-    return torch.cat([mean_hidden(model, row.input_ids, row.attention_mask) for row in rows])
+    return torch.cat([mean_hidden(model, row.input_ids, row.attention_mask).cpu() for row in rows])
 
 
 def requests_about(texts: Sequence[str], wordings: Sequence[int]) -> list[str]:
@@ -234,7 +235,9 @@ def _softly(base, tokenizer, trio, weights: torch.Tensor) -> dict[str, list[int]
         for batch in batches:
             rows = order[done : done + len(batch.last)]
             with mixing(bank, own[rows]) as model:
-                for row, answer in zip(rows, label_logits(model, batch).argmax(-1).tolist(), strict=True):
+                for row, answer in zip(
+                    rows, label_logits(model, batch.to(model.device)).argmax(-1).tolist(), strict=True
+                ):
                     predictions[row] = answer
             done += len(rows)
         mixed[task] = predictions

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 
+from lessonlib.display import to_numpy
 from lessonlib.evaluation import seed_interval
 from lessonlib.pruning.subspace import intrinsic_dimension
 
@@ -35,7 +36,7 @@ def draw_signals(axes, x: np.ndarray, y: np.ndarray) -> str:
 
 def signals(images) -> Picture:
     """One signal of each digit of MNIST-1D."""
-    return Picture(draw_signals, images.x.numpy(), images.y.numpy(), size=(10, 1.7), columns=10, dpi=80)
+    return Picture(draw_signals, to_numpy(images.x), to_numpy(images.y), size=(10, 1.7), columns=10, dpi=80)
 
 
 # --- accuracy by sparsity ----------------------------------------------------------------------------------------------
@@ -178,12 +179,12 @@ def sparsity_slider(start, tickets, curves: Mapping[str, Sequence[float]], layer
     from .widgets import slider
 
     sparsity = [ticket.sparsity for ticket in tickets]
-    weights = start[layer].numpy()
+    weights = to_numpy(start[layer])
     names = [f"{100 * s:.0f} %" for s in sparsity]
 
     def picture(name):
         k = names.index(name)
-        data = k, weights, tickets[k].masks[layer].numpy(), sparsity, curves
+        data = k, weights, to_numpy(tickets[k].masks[layer]), sparsity, curves
         return Picture(draw_weights, *data, size=(11.5, 4.2), columns=2, dpi=80)
 
     return slider("weights pruned", names, picture, start=names[int(np.argmin(np.abs(np.array(sparsity) - 0.9)))])
@@ -318,5 +319,5 @@ def draw_heads(axes, importances: Mapping[str, np.ndarray], correlation: float) 
 
 def head_maps(importances: Mapping[str, Sequence[Sequence[float]]], correlation: float) -> Picture:
     """Which heads two tasks lean on. importances: for each task (layers, heads). correlation: of their ranks."""
-    grids = {name: np.asarray(grid) for name, grid in importances.items()}
+    grids = {name: to_numpy(grid) for name, grid in importances.items()}
     return Picture(draw_heads, grids, correlation, size=(11, 3.2), columns=2, dpi=80)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.patches import Rectangle
 
+from lessonlib.display import to_numpy
 from lessonlib.evaluation import (
     Accuracy,
     cumulative_energy,
@@ -304,7 +305,7 @@ def places_before_after(places: dict[str, dict[str, Accuracy]], split: int) -> P
 def draw_digits(axes, rows: dict[str, Sequence], side: int) -> str:
     """Small images in grey, a block of axes a row of them."""
     for ax, (name, images) in zip(axes, rows.items()):
-        squares = [np.pad(np.asarray(image).reshape(side, side), 1) for image in images]
+        squares = [np.pad(to_numpy(image).reshape(side, side), 1) for image in images]
         ax.imshow(np.concatenate(squares, axis=1), cmap="Greys")
         ax.set_axis_off()
         ax.set_title(name, fontsize=11)

@@ -7,6 +7,7 @@ import torch
 from scipy import stats
 
 from lessonlib.costs import Memory
+from lessonlib.display import to_numpy
 from lessonlib.quantization.formats import Absmax, Measured, measure
 from lessonlib.quantization.nf4 import in_blocks, normal_float, normalize
 
@@ -22,11 +23,11 @@ def draw_code_book(ax, W: torch.Tensor, codebook: torch.Tensor) -> str:
 
     W: weights of any shape. codebook: (values,), ascending from -1 to 1.
     """
-    x = (W.float().flatten() / W.float().std()).numpy()
+    x, codebook = to_numpy(W.float().flatten() / W.float().std()), to_numpy(codebook)
     grid, widest = np.linspace(-4, 4, 400), stats.norm.ppf(0.9677)
     ax.hist(x, bins=np.linspace(-4, 4, 81), density=True, color=SKY, edgecolor="white", linewidth=0.3)
     ax.plot(grid, stats.norm.pdf(grid), color=INK)
-    places = codebook.numpy() * widest
+    places = codebook * widest
     ax.vlines(places, 0, stats.norm.pdf(places), color=VERMILION, linewidth=1.6)
     ax.plot(places, np.full(len(places), -0.012), "^", color=VERMILION, markersize=5, clip_on=False)
     inside = (np.abs(x) <= widest).mean()
@@ -60,7 +61,7 @@ def draw_bits(axes, bits: int, blocks: torch.Tensor, errors: dict[str, dict[int,
     """
     left, right = axes
     codebook = normal_float(bits)
-    left.hist(blocks.numpy().ravel(), bins=np.linspace(-1, 1, 101), density=True, color=SKY)
+    left.hist(to_numpy(blocks).ravel(), bins=np.linspace(-1, 1, 101), density=True, color=SKY)
     left.vlines(codebook, 0, left.get_ylim()[1], color=VERMILION, linewidth=2.4 - 0.3 * bits)
     left.set(xlabel="weight / largest of its block", ylabel="density", xlim=(-1.05, 1.05))
     left.set_title(f"{bits} bits: {len(codebook)} values")
@@ -187,7 +188,7 @@ def draw_update(ax, update: torch.Tensor, half_step: torch.Tensor) -> str:
 
     update: (d_out, d_in). half_step: of any shape, above 0.
     """
-    small, large = update.abs().flatten().numpy(), half_step.flatten().numpy()
+    small, large = to_numpy(update.abs()).ravel(), to_numpy(half_step).ravel()
     edges = np.geomspace(max(small[small > 0].min(), large.max() / 1e5), 1.2 * max(large.max(), small.max()), 70)
     ax.hist(small, bins=edges, weights=np.full(small.size, 100 / small.size), color=SKY)
     ax.hist(

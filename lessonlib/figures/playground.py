@@ -7,7 +7,6 @@ a press on stop: all of that is answered at once, whatever the model is doing; t
 import html
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +20,7 @@ from lessonlib.evaluation import tensor_bytes, training_bytes
 from lessonlib.lora import LowRank
 from lessonlib.prompting.soft_prompts import Prefix, learned
 from lessonlib.training import Steps
+from lessonlib.training.clock import clock
 
 from .style import INK, VERMILION, Picture
 
@@ -265,9 +265,9 @@ class _Trial:
         self.seen.trainable = sum(p.numel() for p in self.steps.parameters)
 
     def step(self) -> None:
-        began = time.perf_counter()
+        began = clock()
         self.steps.step()
-        spent, first = time.perf_counter() - began, not self.seen.losses
+        spent, first = clock() - began, not self.seen.losses
         self.seen.seconds = spent if first else 0.8 * self.seen.seconds + 0.2 * spent
         self.seen.losses, self.seen.moved = list(self.steps.losses), self.watch.moved()
         if first:  # the gradients, as many bytes as what trains, have just been dropped

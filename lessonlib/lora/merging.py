@@ -98,7 +98,7 @@ def trim_elect_merge(updates: torch.Tensor, density: float, weights: torch.Tenso
     kept = torch.stack([trim(update, density) for update in updates])
     sign = torch.where(kept.sum(0) >= 0, 1.0, -1.0)
     agree = kept.sign() == sign  # false for what was trimmed
-    weighted = kept * weights.view(-1, *[1] * (kept.dim() - 1))
+    weighted = kept * weights.to(kept.device).view(-1, *[1] * (kept.dim() - 1))
     return (weighted * agree).sum(0) / agree.sum(0).clamp(min=1)
 
 

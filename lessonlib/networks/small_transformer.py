@@ -112,7 +112,7 @@ def least_squares(functions: LinearFunctions) -> torch.Tensor:
 def ridge(functions: LinearFunctions, penalty: float) -> torch.Tensor:
     """Values by ridge regression, (n, K). With the noise's variance as penalty no method has a smaller mean error,
     since w is drawn from a normal distribution of deviation 1."""
-    eye = torch.eye(functions.x.shape[-1])
+    eye = torch.eye(functions.x.shape[-1], device=functions.x.device)
     return _fitted(functions, lambda x, y: torch.linalg.solve(x.mT @ x + penalty * eye, x.mT @ y))
 
 

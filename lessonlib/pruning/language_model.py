@@ -143,17 +143,18 @@ def head_importance(
     """How much the loss would feel each head: the mean over texts of |d loss / d gate|, (layers, heads).
 
     The gate multiplies the head's output and stands at one. As in the paper, each layer is divided by its norm.
-    batches: each with `input_ids` (N, T). loss(model, batch) gives the mean over the batch's texts.
+    batches: each with `input_ids` (N, T) and `.to(device)`. loss(model, batch) gives the mean over the batch's texts.
     """
     shape = len(decoder_layers(model)), model.config.num_attention_heads
     total, texts = torch.zeros(shape), 0
     trains = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)
+    device = next(model.parameters()).device
     for batch in batches:
         N = len(batch.input_ids)
-        gates = torch.ones(shape[0], N, shape[1], device=batch.input_ids.device, requires_grad=True)
+        gates = torch.ones(shape[0], N, shape[1], device=device, requires_grad=True)
         with _gated(model, gates):
-            (gradient,) = torch.autograd.grad(N * loss(model, batch), gates)
+            (gradient,) = torch.autograd.grad(N * loss(model, batch.to(device)), gates)
         total += gradient.abs().sum(1).float().cpu()
         texts += N
     for parameter in trains:
@@ -176,7 +177,7 @@ def layer_influence(model: nn.Module, windows: torch.Tensor) -> list[float]:
 
     handles = [layer.register_forward_hook(hook) for layer in decoder_layers(model)]
     try:
-        model.get_decoder()(input_ids=windows, use_cache=False)
+        model.get_decoder()(input_ids=windows.to(next(model.parameters()).device), use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

@@ -33,6 +33,7 @@ class RandomSubspace(nn.Module):
         draw = torch.Generator().manual_seed(seed)
         self.register_buffer("place", torch.randint(2 * d, (D,), generator=draw, dtype=torch.int32))
         self.scale = (d / D) ** 0.5  # each column has about D / d entries: so its length is about 1
+        self.to(next(model.parameters()).device)
 
     def update(self):
         return self.scale * torch.cat([self.z, -self.z])[self.place]  # P z (D,)

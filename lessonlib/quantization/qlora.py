@@ -53,7 +53,7 @@ def load_four_bit(name: str = "smollm2-135m", dtype: torch.dtype | None = None, 
             quantization_config=four_bits(dtype),
             dtype=dtype,
             device_map=device,
-            attn_implementation="sdpa" if device.type == "cuda" else "eager",  # as load_base does
+            attn_implementation="eager" if device.type == "cpu" else "sdpa",  # as load_base does
             output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(directory)
@@ -100,7 +100,7 @@ def adamw_for(device: torch.device):
     On a CPU there is nothing to move to, and this is torch's AdamW. bitsandbytes pages the states of matrices with at
     least 100,000 values; those of small adapters stay on the GPU.
     """
-    return PagedAdamW32bit if device.type == "cuda" else torch.optim.AdamW
+    return torch.optim.AdamW if device.type == "cpu" else PagedAdamW32bit
 
 
 def paged_adamw(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0):

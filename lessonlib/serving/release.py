@@ -17,6 +17,7 @@ import torch
 
 from lessonlib import hardware
 from lessonlib.corpora.duplicates import near_duplicates
+from lessonlib.display import to_numpy
 from lessonlib.evaluation import Accuracy, paired_difference, text_interval
 from lessonlib.models import sha256
 
@@ -128,7 +129,7 @@ def calibrated(log_probs: torch.Tensor, targets: Sequence[int], at_most: float =
     the confidences themselves (Bröcker and Smith, 2007); what chance reaches once in a hundred times passes as well.
     """
     confidence, answers = log_probs.softmax(-1).double().max(-1)
-    confidence, right = confidence.numpy(), answers.numpy() == np.asarray(targets)
+    confidence, right = to_numpy(confidence), to_numpy(answers) == np.asarray(targets)
     error, random = calibration_error(confidence, right), np.random.default_rng(seed)
     drawn = [calibration_error(confidence, random.random(len(right)) < confidence) for _ in range(500)]
     chance = float(np.quantile(drawn, 0.99))

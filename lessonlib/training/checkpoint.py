@@ -17,6 +17,7 @@ import time
 import types
 import warnings
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -117,22 +118,27 @@ class Checkpoint:
         with safe_open(self.path, "pt") as file:
             before = json.loads(file.metadata()["history"])
         torch.set_rng_state(tensors.pop("random"))  # of dropout
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(tensors.pop("random.cuda"), device)
+        random_there = tensors.pop("random.device", None)
+        if device.type != "cpu" and random_there is not None:  # there is none in a checkpoint of the CPU
+            torch.get_device_module(device).set_rng_state(random_there, device)
         with torch.no_grad():
             for i, parameter in enumerate(parameters):
                 parameter.copy_(tensors.pop(f"parameter.{i}"))
         state = {i: {} for i in range(len(parameters))}
-        for name, tensor in tensors.items():
-            _, i, what = name.split(".")
-            state[int(i)][what] = tensor
+        for name, value in (tensors | before["numbers"]).items():
+            i, *within, what = name.removeprefix("state.").split(".")
+            place = functools.reduce(lambda inner, key: inner.setdefault(key, {}), within, state[int(i)])
+            place[what] = value
         groups = steps.optimizer.state_dict()["param_groups"]
         steps.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        if steps.scaler.is_enabled():
+            steps.scaler.load_state_dict(before["scaler"])
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*optimizer.step.*")  # its steps were taken before
-            for _ in before["losses"]:
+            for _ in before["losses"][before["skipped"] :]:
                 steps.schedule.step()
         steps.losses += before["losses"]
+        steps.skipped = before["skipped"]
         history.seconds = before["seconds"]
         history.resumed_at = len(history.losses)
 
@@ -155,12 +161,14 @@ class Checkpoint:
     def save(self, steps, history) -> None:
         tensors = {f"parameter.{i}": p.detach().contiguous() for i, p in enumerate(steps.parameters)}
         tensors["random"] = torch.get_rng_state()
-        if steps.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(steps.device)
-        for i, state in steps.optimizer.state_dict()["state"].items():
-            tensors |= {f"state.{i}.{what}": value for what, value in state.items()}
-        metadata = {"history": json.dumps({"losses": history.losses, "seconds": history.seconds})}
-        save_file(tensors, self.partial, metadata=metadata)
+        if steps.device.type != "cpu":
+            tensors["random.device"] = torch.get_device_module(steps.device).get_rng_state(steps.device)
+        state = dict(_leaves(steps.optimizer.state_dict()["state"], "state"))
+        tensors |= {name: value for name, value in state.items() if torch.is_tensor(value)}
+        before = {"losses": history.losses, "seconds": history.seconds, "skipped": steps.skipped}
+        before["scaler"] = steps.scaler.state_dict()
+        before["numbers"] = {name: value for name, value in state.items() if name not in tensors}
+        save_file(tensors, self.partial, metadata={"history": json.dumps(before)})
         self.partial.replace(self.path)
 
     def remove(self) -> None:
@@ -197,13 +205,23 @@ def _modified(path: Path) -> float:
         return math.inf
 
 
+def _leaves(value, name: str) -> Iterator[tuple[str, object]]:
+    """(name, value) of all that dictionaries hold, however deep: bitsandbytes keeps whole numbers and nests."""
+    if not isinstance(value, dict):
+        yield name, value
+        return
+    for key, inner in value.items():
+        yield from _leaves(inner, f"{name}.{key}")
+
+
 # --- which run it is --------------------------------------------------------------------------------------------------
 
 
 def _key(steps) -> str:
     """A hash of settings, data and code: the modules' classes and numbers, what trains, and a sample of the rest."""
     model, (loss, optimizer, *numbers) = steps.model, steps.settings
-    about = (numbers, len(steps.batches), _code(loss), _code(optimizer))
+    # The optimizer's kind too: the paged one of a GPU keeps another state than its stand-in on a CPU.
+    about = (numbers, len(steps.batches), _code(loss), _code(optimizer), type(steps.optimizer).__name__)
     digest = hashlib.sha256(repr(about).encode())
     for batch in steps.batches:
         digest.update(b"".join(_bytes(t) for t in vars(batch).values() if isinstance(t, torch.Tensor)))

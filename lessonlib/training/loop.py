@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +11,7 @@ from torch import nn
 from lessonlib.display import Bar
 
 from .checkpoint import take_up
+from .clock import clock
 from .labels import label_loss
 
 
@@ -22,9 +22,9 @@ class Steps:
     batches: one a step, each with `.to(device)`. loss(model, batch) gives a scalar, or yields several whose sum is the
         loss, each followed by its backward pass (gradient accumulation). optimizer(parameters, lr=) builds what moves
         them. warmup: steps in which the learning rate rises. clip: the gradient's largest norm.
-    losses: of the steps taken so far. parameters: those that train.
+    losses: of the steps taken so far. skipped: how many of them moved nothing. parameters: those that train.
 
-    Raises ValueError where nothing is trainable.
+    Raises ValueError where nothing is trainable, and where float16 weights train under an optimizer without masters.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Steps:
         clip: float = 1.0,
         weight_decay: float = 0.0,
     ):
-        self.model, self.batches, self.loss, self.clip, self.losses = model, batches, loss, clip, []
+        self.model, self.batches, self.loss, self.clip, self.losses, self.skipped = model, batches, loss, clip, [], 0
         # A checkpoint is known by these.
         self.settings = loss, optimizer, learning_rate, warmup, clip, weight_decay
         self.learning_rate = learning_rate
@@ -55,9 +55,19 @@ class Steps:
         # float16 gradients underflow, so a GPU without bfloat16 scales the loss; elsewhere the scaler does nothing.
         half = next(model.parameters()).dtype == torch.float16
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
+        self.scaled_to_the_end = half and any(p.dtype == torch.float16 for p in self.parameters)
+        if self.scaled_to_the_end and not getattr(self.optimizer, "_step_supports_amp_scaling", False):
+            raise ValueError(
+                f"float16 weights cannot train under {type(self.optimizer).__name__}, which would round their steps away: "
+                "give optimizer=MasterAdamW (lessonlib.training.master_weights), or load the model in float32"
+            )
 
     def step(self) -> float:
-        """One step, and its loss. Raises FloatingPointError, before any weight moves, where the loss is not finite."""
+        """One step, and its loss. Raises FloatingPointError, before any weight moves, where the loss is not finite.
+
+        Scaled float16 gradients may overflow, at first above all: then the step moves nothing, the scale is halved, and
+        the learning rate stays where it is.
+        """
         step = len(self.losses)
         loss = self.loss(self.model, self.batches[step].to(self.device))
         self.losses.append(0.0)
@@ -67,12 +77,19 @@ class Steps:
                 self.optimizer.zero_grad()  # what earlier parts left
                 raise FloatingPointError(f"the loss of step {step} is {self.losses[-1]}: try a smaller learning_rate")
             self.scaler.scale(part).backward()
-        self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        scale = self.scaler.get_scale()
+        if self.scaled_to_the_end:
+            _clip_scaled(self.parameters, self.clip, scale)
+        else:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
-        self.schedule.step()
+        if self.scaler.get_scale() < scale:
+            self.skipped += 1
+        else:
+            self.schedule.step()
         return self.losses[-1]
 
     @property
@@ -94,13 +111,13 @@ def fit(model: nn.Module, batches: Sequence, *, resume: str | None = None, **set
     trainable = sum(p.numel() for p in steps.parameters)
     history = History(steps.losses, learning_rate=steps.learning_rate, trainable=trainable)
     checkpoint = take_up(resume, steps, history)
-    began, was_training = time.perf_counter() - history.seconds, model.training
+    began, was_training = clock() - history.seconds, model.training
     model.train()
     bar = Bar(total=len(batches), initial=len(steps.losses), desc="Training")
     try:
         while not steps.done:
             loss = steps.step()
-            history.seconds = time.perf_counter() - began
+            history.seconds, history.skipped = clock() - began, steps.skipped
             bar.set_postfix_str(f" · loss {loss:.2f}", refresh=False)
             bar.update()
             if checkpoint:
@@ -122,19 +139,33 @@ fit.__signature__ = inspect.signature(fit).replace(
 )
 
 
+@torch.no_grad()
+def _clip_scaled(parameters: Sequence[nn.Parameter], clip: float, scale: float) -> None:
+    """Clip gradients that stay `scale` times too large; their norm is taken in float32, where it does not overflow."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients]
+    factor = (clip / (torch.linalg.vector_norm(torch.stack(norms)) / scale + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factor)
+
+
 def _warm_up_then_decay(step: int, steps: int, warmup: int) -> float:
     return min((step + 1) / (warmup + 1), (steps - step) / max(steps - warmup, 1))
 
 
 @dataclass
 class History:
-    """What a training run did: the loss of each step, and the seconds that all of them took."""
+    """What a training run did: the loss of each step, and the seconds that all of them took.
+
+    skipped: steps that moved nothing, since their scaled float16 gradients overflowed.
+    """
 
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
     learning_rate: float = 0.0
     trainable: int = 0
     resumed_at: int = 0
+    skipped: int = 0
 
     def results(self) -> dict:
         """What a recorded run keeps of it."""
@@ -144,6 +175,7 @@ class History:
     def __repr__(self):
         last = self.losses[-10:]
         resumed = f" (resumed at step {self.resumed_at})" if self.resumed_at else ""
+        resumed += f" ({self.skipped} skipped: float16 overflowed)" if self.skipped else ""
         return (
             f"{len(self.losses)} steps{resumed} in {self.seconds:.0f} s, {self.trainable:,} trainable parameters, "
             f"mean loss of the last {len(last)}: {sum(last) / max(len(last), 1):.2f}"

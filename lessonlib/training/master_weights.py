@@ -13,10 +13,15 @@ class MasterAdamW(torch.optim.Optimizer):
     """AdamW (Loshchilov and Hutter, 2019) over float32 copies of the parameters: 12 bytes of state a parameter.
 
     What `training.fit` takes as `optimizer`, and an argument like any other of torch's. Parameters that are in float32
-    already are their own masters; the steps are then torch's AdamW's.
+    already are their own masters; the steps are then torch's AdamW's. Gradients that a `GradScaler` made larger are
+    made smaller again in float32; where some are not finite, nothing moves.
 
     >>> fit(model, batches, learning_rate=1e-4, optimizer=MasterAdamW)  # doctest: +SKIP
     """
+
+    _step_supports_amp_scaling = (
+        True  # torch's GradScaler then leaves `grad_scale` and `found_inf` with the optimizer
+    )
 
     def __init__(self, params, lr: float = 1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay: float = 0.0):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
@@ -24,6 +29,8 @@ class MasterAdamW(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure=None):
         loss = closure() if closure else None
+        if getattr(self, "found_inf", None):
+            return loss
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
@@ -35,10 +42,12 @@ class MasterAdamW(torch.optim.Optimizer):
         if not state:
             master = p.detach().float()
             state |= {"master": master, "m": torch.zeros_like(master), "v": torch.zeros_like(master)}
-            state["step"] = torch.zeros(())
+            state["step"] = torch.zeros((), device=p.device)  # where the fused kernel reads it
         beta1, beta2 = group["betas"]
         rates = {"lr": group["lr"], "eps": group["eps"], "weight_decay": group["weight_decay"]}
-        moved = [[state["master"]], [p.grad.float()], [state["m"]], [state["v"]], [], [state["step"]]]
+        scale = getattr(self, "grad_scale", None)
+        gradient = p.grad.float() if scale is None else p.grad.float() / scale
+        moved = [[state["master"]], [gradient], [state["m"]], [state["v"]], [], [state["step"]]]
         adamw(*moved, fused=True, beta1=beta1, beta2=beta2, amsgrad=False, maximize=False, **rates)
         p.copy_(state["master"])
 

@@ -148,10 +148,17 @@ def last_token_loss(model, batch):
     return F.cross_entropy(model(batch.input_ids).logits[:, -1], batch.targets)
 
 
+class Texts(SimpleNamespace):
+    """A batch as `head_importance` takes it."""
+
+    def to(self, device):
+        return self
+
+
 def test_importance_is_the_slope_of_the_loss_by_the_gate(tiny, tiny_tokens):
     # By hand: the loss of each text with o_proj's columns of a head scaled by 1 ± h, the difference over 2 h.
     targets, h = torch.tensor([5, 6, 7]), 1e-2
-    batch = SimpleNamespace(input_ids=tiny_tokens, targets=targets)
+    batch = Texts(input_ids=tiny_tokens, targets=targets)
     slopes = torch.zeros(2, 4)
     for layer, head in every_head(tiny):
         columns = tiny.model.layers[layer].self_attn.o_proj.weight.data[:, 8 * head : 8 * head + 8]
@@ -167,7 +174,7 @@ def test_importance_is_the_slope_of_the_loss_by_the_gate(tiny, tiny_tokens):
 
 def test_importance_does_not_depend_on_the_batches(tiny, tiny_tokens):
     def batches(*rows):
-        return [SimpleNamespace(input_ids=tiny_tokens[r], targets=torch.tensor([5, 6, 7])[r]) for r in rows]
+        return [Texts(input_ids=tiny_tokens[r], targets=torch.tensor([5, 6, 7])[r]) for r in rows]
 
     one = head_importance(tiny, batches([0, 1, 2]), last_token_loss)
     close(head_importance(tiny, batches([0], [1, 2]), last_token_loss), one, atol=1e-5, rtol=1e-4)

@@ -19,6 +19,7 @@ from lessonlib import training
 from lessonlib.lora import LoRALinear, add_lora
 from lessonlib.training import Steps, checkpoint, fit, trainable_parameters, work_directory
 from lessonlib.training.labels import Batch, label_loss
+from lessonlib.training.master_weights import MasterAdamW
 
 
 def batches(steps=12, seed=0):
@@ -121,6 +122,58 @@ def test_fit_takes_what_a_step_is_made_of_and_says_so():
     assert all(shown[name] == steps[name] for name in steps)
     with pytest.raises(TypeError, match="'momentum'"):
         fit(adapted(), batches(1), learning_rate=0.1, momentum=0.9)
+
+
+# --- float16, as on a GPU without bfloat16 -------------------------------------------------------------------
+
+
+def test_a_step_that_overflows_moves_neither_weights_nor_the_schedule():
+    model = add_lora(tiny_model().half(), r=4)
+    steps = Steps(
+        model, batches(8), learning_rate=12.0, loss=lambda m, b: 100 * label_loss(m, b), warmup=2, clip=1e-6
+    )
+    before, rate = [p.detach().clone() for p in steps.parameters], steps.schedule.get_last_lr()
+    steps.step()
+    assert steps.skipped == 1 and steps.scaler.get_scale() == 2.0**15
+    assert all(torch.equal(a, b) for a, b in zip(before, steps.parameters)) and steps.schedule.get_last_lr() == rate
+    while not steps.done:
+        steps.step()
+    taken = len(steps.losses) - steps.skipped
+    assert 0 < steps.skipped < 8
+    assert steps.schedule.last_epoch == taken
+    assert all(torch.isfinite(p).all() for p in steps.parameters)
+
+
+def test_skipped_steps_are_counted_and_said():
+    model = add_lora(tiny_model().half(), r=4)
+    history = fit(model, batches(8), learning_rate=1e-3, loss=lambda m, b: 100 * label_loss(m, b))
+    assert history.skipped and f"8 steps ({history.skipped} skipped: float16 overflowed) in" in repr(history)
+    assert "skipped" not in repr(fit(adapted(), batches(1), learning_rate=1e-3))
+    assert "skipped" not in history.results()
+
+
+def test_float16_weights_need_masters():
+    model = tiny_model().half().requires_grad_(True)
+    with pytest.raises(ValueError, match=r"float16 weights cannot train under AdamW.* give optimizer=MasterAdamW"):
+        Steps(model, batches(1), learning_rate=1e-3)
+
+
+@pytest.mark.parametrize("clip", [1e9, 0.05])
+def test_float16_weights_move_as_float32_ones(clip):
+    """Within what rounding the weights to float16 allows: steps of 1e-3 beside weights of 0.05."""
+    half, whole = tiny_model().half().requires_grad_(True), tiny_model().half().float().requires_grad_(True)
+    settings = {"learning_rate": 1e-3, "optimizer": MasterAdamW, "warmup": 0, "clip": clip}
+    steps = Steps(half, batches(4), **settings)
+    steps.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)  # so that nothing overflows
+    twin = Steps(whole, batches(4), **settings)
+    for _ in range(4):
+        steps.step()
+        twin.step()
+    assert steps.skipped == 0
+    for p, q in zip(steps.parameters, twin.parameters):
+        close = (steps.optimizer.state[p]["master"] - q.detach()).abs() if p in steps.optimizer.state else None
+        if close is not None:  # Adam turns on the sign of a gradient near zero
+            assert (close < 2e-4).float().mean() > 0.95
 
 
 # --- resuming -----------------------------------------------------------------------------------------------

@@ -1,0 +1,158 @@
+"""A notebook's cells one by one on the pretended device, over a tiny model and two steps of each training; an error is
+kept, and the walk goes on.
+
+python walk.py 09 float16: {"cells": how many ran, "errors": [place and error of each]}, as JSON. What a cell asserts
+itself, and what it expects of accuracies, is of the real model and not judged here.
+"""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+STEPS, TOKENS = 2, 24
+SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2}
+LAYERS = {"08": 16}  # notebooks name some by number
+
+
+def tiny_cache(layers: int) -> Path:
+    """A cache whose base model is a tiny one with the course's own tokenizer, checked like the real one."""
+    from tiny_models import tiny_model
+
+    from lessonlib.models import MANIFEST, find_base, sha256
+
+    real = find_base()
+    cache = Path(tempfile.mkdtemp())
+    directory = cache / "models" / real.name
+    words = json.loads((real / "config.json").read_text("utf8"))
+    shape = SHAPE | {"num_hidden_layers": layers, "vocab_size": words["vocab_size"], "max_position_embeddings": 2048}
+    ends = {name: words[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id") if name in words}
+    tiny_model(**shape, **ends, tie_word_embeddings=True).bfloat16().save_pretrained(directory)
+    for file in real.iterdir():
+        if file.name not in ("config.json", MANIFEST) and file.suffix != ".safetensors":
+            shutil.copy(file, directory)
+    files = {path.name: sha256(path) for path in directory.iterdir()}
+    (directory / MANIFEST).write_text(json.dumps({"gguf_sha256": "", "files": files}), "utf8")
+    return cache
+
+
+def shorten() -> None:
+    """Two steps of each training, and nothing judged; the larger model of "On your GPU" is the tiny one as well."""
+    from lessonlib import evaluation
+    from lessonlib.course import claims, larger, session
+    from lessonlib.networks import mlp
+    from lessonlib.training import completions, loop
+    from lessonlib.training.labels import LabelTask
+
+    begin, learn, settle, task = loop.Steps.__init__, mlp.learn, claims.settle, LabelTask.__init__
+    training, completing = LabelTask.training_batches, completions.completion_batches
+
+    def only_two(self, model, batches, **settings):
+        begin(self, model, batches[:STEPS], **settings)
+
+    def of_few_words(self, *args, **settings):
+        task(self, *args, **settings)
+        self.max_tokens = min(self.max_tokens, TOKENS)
+
+    def settled(*args, **kwargs):
+        try:
+            return settle(*args, **kwargs)
+        except (AssertionError, ValueError):  # another verdict than the ledger's
+            return None
+
+    once = lambda functions, rounds=1, warmup=0: paired_times(functions, rounds=1, warmup=0)  # noqa: E731
+    paired_times, evaluation.paired_times = evaluation.paired_times, once
+    loop.Steps.__init__, LabelTask.__init__ = only_two, of_few_words
+    LabelTask.training_batches = lambda self, *args, **settings: training(self, *args, **settings | {"steps": STEPS})
+    completions.completion_batches = lambda *args, **settings: completing(*args, **settings)[:STEPS]
+    mlp.learn = lambda *args, **settings: learn(*args, **settings | {"steps": STEPS})
+    claims.settle = settled
+    session.Session.expect = lambda self, fact, what: bool(fact)
+    larger.MODEL = "smollm2-135m"
+    subprocess.run = run_elsewhere(subprocess.run)
+
+
+def run_elsewhere(run):
+    """`subprocess.run`; but two processes that train together are another test's."""
+
+    def instead(words, *args, **kwargs):
+        if "lessonlib.experiments.lesson09_distributed" not in list(map(str, words)):
+            return run(words, *args, **kwargs)
+        import torch
+        from safetensors.torch import save_file
+
+        output = Path(words[words.index("--output") + 1])
+        output.mkdir(parents=True, exist_ok=True)
+        save_file({"A": torch.ones(2)}, output / "adapter_model.safetensors")
+        said = {"processes": 2 if "torch.distributed.run" in words else 1, "losses": [1.0, 0.9]}
+        return subprocess.CompletedProcess(words, 0, json.dumps(said), "")
+
+    return instead
+
+
+def own_assertion(error: BaseException) -> bool:
+    """Whether it is the cell itself that asserted, and not the library."""
+    *_, last = traceback.extract_tb(error.__traceback__)
+    return (
+        isinstance(error, AssertionError) and str(ROOT) not in last.filename and "site-packages" not in last.filename
+    )
+
+
+def told(number: int, heading: str, error: BaseException) -> str:
+    places = [
+        f"{Path(p.filename).name}:{p.lineno} {p.line}"
+        for p in traceback.extract_tb(error.__traceback__)
+        if "pretended.py" not in p.filename and "IPython" not in p.filename
+    ]
+    return "\n  ".join([f"code cell {number}, {heading!r}: {type(error).__name__}: {str(error)[:300]}", *places[-6:]])
+
+
+def walk(path: Path) -> dict:
+    """Run all code cells of a notebook in one namespace."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell, errors, heading, number = InteractiveShell.instance(), [], "", 0
+    os.chdir(path.parent)
+    for cell in json.loads(path.read_text("utf8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            heading = next((line for line in source.splitlines() if line.startswith("#")), heading)
+        if cell["cell_type"] != "code":
+            continue
+        number += 1
+        began = time.perf_counter()
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            done = shell.run_cell(source)
+        print(f"cell {number}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+        error = done.error_before_exec or done.error_in_exec
+        if error is not None and not own_assertion(error):
+            errors.append(told(number, heading, error))
+            print(errors[-1], file=sys.stderr, flush=True)
+    return {"cells": number, "errors": errors}
+
+
+def main(notebook: str, dtype: str) -> dict:
+    from believing import believe
+
+    os.environ["LESSONLIB_CACHE"] = str(tiny_cache(LAYERS.get(notebook, 11)))
+    import torch
+
+    torch.set_num_threads(1)
+    believe(dtype)
+    shorten()
+    (path,) = ROOT.glob(f"notebooks/{notebook}_*.ipynb")
+    return walk(path)
+
+
+if __name__ == "__main__":
+    with redirect_stdout(sys.stderr):
+        report = main(*sys.argv[1:])
+    json.dump(report, sys.stdout)
