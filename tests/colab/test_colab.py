@@ -101,4 +101,5 @@ def test_a_notebook_runs_whole_on_colabs_versions_without_a_restart(content, num
     asked = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     shows = sum("quiz(" in source for source in asked) + sum(source.startswith("figures.") for source in asked)
     assert len(set(views(notebook))) >= 2 and shows >= 2, "a quiz and a figure with controls"
-    assert not any(output.get("name") == "stderr" for cell in notebook.cells for output in cell.get("outputs", []))
+    after_pip = [output for cell in notebook.cells[2:] for output in cell.get("outputs", [])]  # which may warn
+    assert not any(output.get("name") == "stderr" for output in after_pip)

@@ -36,7 +36,10 @@ NAME = "smollm2-135m"
 
 
 def test_an_older_transformers_without_gguf_config_reads_a_gguf_into_dense_weights_by_itself(monkeypatch):
-    assert models._dense()["quantization_config"].dequantize
+    import transformers
+
+    if hasattr(transformers, "GgufConfig"):
+        assert models._dense()["quantization_config"].dequantize
     monkeypatch.setitem(sys.modules, "transformers", ModuleType("transformers"))
     assert models._dense() == {}
 
