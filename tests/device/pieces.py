@@ -3,6 +3,7 @@
 python pieces.py float16: {name: null or the error}, as JSON. A piece is a function with the tools of `Bench` in its hands.
 """
 
+import contextlib
 import json
 import sys
 import tempfile
@@ -462,38 +463,46 @@ def completions_are_learned(bench):
 
 
 def _interrupted(bench, optimizer, begin, go_on):
-    """Losses of a training that was left after two steps on one device and taken up on another, and the whole one."""
+    """A training that was killed after two steps on one device and taken up on another, the same uninterrupted, and the
+    optimizer of the one that was taken up."""
+    import functools
     import os
+
+    import torch
 
     from lessonlib import training
     from lessonlib.lora import add_lora
-    from lessonlib.training.checkpoint import take_up
-    from lessonlib.training.loop import History, Steps
+    from lessonlib.training.labels import label_loss
 
-    os.environ["LESSONLIB_CACHE"], was = str(bench.folder()), os.environ.pop("CI", None)
-    pace, training.CHECKPOINT_SECONDS = training.CHECKPOINT_SECONDS, 0.0
+    made = []
 
-    def run(device, upto):
-        import torch
+    def spied(parameters, **settings):
+        made.append(optimizer(parameters, **settings))
+        return made[-1]
+
+    def run(device, steps=4):
+        left = iter(range(steps))
+
+        @functools.wraps(label_loss)  # of the same code, as far as a checkpoint can tell
+        def loss(model, batch):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return label_loss(model, batch)
 
         torch.manual_seed(0)
         model = add_lora(bench.make().to(bench.dtype)).to(device)
-        steps = Steps(model, bench.batches * 2, learning_rate=1e-2, optimizer=optimizer)
-        history = History(steps.losses)
-        kept = take_up("here", steps, history)
-        while len(steps.losses) < upto:
-            steps.step()
-            kept.save_when_due(steps, history)
-        return kept, history, steps
+        settings = {"learning_rate": 1e-2, "optimizer": spied, "loss": loss, "resume": "here"}
+        return training.fit(model, bench.batches * 2, **settings)
 
+    folder, was = str(bench.folder()), os.environ.pop("CI", None)
+    os.environ.update(LESSONLIB_CACHE=folder, LESSONLIB_WORK=folder)
+    pace, training.CHECKPOINT_SECONDS = training.CHECKPOINT_SECONDS, 0.0
     try:
-        run(begin, 2)
-        kept, history, steps = run(go_on, 4)
-        assert history.resumed_at == 2
-        kept.remove()
-        kept, whole, _ = run(begin, 4)
-        kept.remove()
-        return history, whole, steps
+        with contextlib.suppress(KeyboardInterrupt):
+            run(begin, steps=2)
+        taken_up, its_own = run(go_on), made[-1]
+        assert taken_up.resumed_at == 2
+        return taken_up, run(begin), its_own
     finally:
         training.CHECKPOINT_SECONDS = pace
         if was is not None:
@@ -512,9 +521,9 @@ def a_checkpoint_is_taken_up(bench):
 def a_checkpoint_of_the_paged_optimizer_is_taken_up(bench):
     from lessonlib.quantization.qlora import paged_adamw
 
-    after, whole, steps = _interrupted(bench, paged_adamw, bench.device, bench.device)
+    after, whole, optimizer = _interrupted(bench, paged_adamw, bench.device, bench.device)
     assert after.losses == whole.losses
-    assert {type(state["step"]) for state in steps.optimizer.state.values()} == {int}
+    assert {type(state["step"]) for state in optimizer.state.values()} == {int}
 
 
 @piece
@@ -903,8 +912,6 @@ def main(dtype: str) -> dict:
 
 
 if __name__ == "__main__":
-    from contextlib import redirect_stdout
-
-    with redirect_stdout(sys.stderr):  # bars and lines of the library
+    with contextlib.redirect_stdout(sys.stderr):  # bars and lines of the library
         report = main(sys.argv[1])
     json.dump(report, sys.stdout)
