@@ -11,6 +11,13 @@ from lessonlib import hardware
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
+@pytest.mark.parametrize(("there", "asked", "expected"), [(True, "", GPU), (True, "cpu", CPU), (False, "", CPU)])
+def test_a_gpu_is_used_unless_the_variable_leaves_it_alone(monkeypatch, there, asked, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    monkeypatch.setenv("LESSONLIB_DEVICE", asked)
+    assert hardware.device() == expected
+
+
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("device", [CPU, GPU])
 def test_the_variable_overrules_the_probe(monkeypatch, name, device):

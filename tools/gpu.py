@@ -51,7 +51,8 @@ def _limit(to):
 def _measure(*_):
     gpu = torch.cuda.max_memory_reserved() / 1e9 if torch.cuda.is_available() else 0.0
     with open(os.environ["LESSONLIB_PEAKS"], "w") as file:
-        json.dump({"gpu_gb": gpu, "ram_gb": hardware.peak_memory_gb(torch.device("cpu"))}, file)
+        about = {"gpu_gb": gpu, "ram_gb": hardware.peak_memory_gb(torch.device("cpu"))}
+        json.dump(about | {"arithmetic": str(hardware.dtype()).removeprefix("torch.")}, file)
 
 if "LESSONLIB_GPU_GB" in os.environ:
     _limit(float(os.environ["LESSONLIB_GPU_GB"]) * 1e9)
@@ -141,7 +142,8 @@ def to_do(rows: Sequence[Row], sources: dict[str, str], card: str, versions: str
 def execute(path: Path, environment: dict[str, str] | None = None) -> dict:
     """Run a notebook whole, as a learner's Run All does, and keep what came out as a copy in build/gpu.
 
-    Returns result ("whole", or the cell that stopped it), minutes, gpu_gb and ram_gb, the peaks of its kernel.
+    Returns result ("whole", or the cell that stopped it), minutes, and of its kernel gpu_gb and ram_gb, the peaks, and the
+    arithmetic.
     """
     import nbformat
     from nbclient import NotebookClient
@@ -194,7 +196,7 @@ def counted(output: str) -> str:
     return ", ".join(found) or "nothing was counted"
 
 
-def row_of(what: str, card: str, arithmetic: str, versions: str, source: str, measured: dict) -> Row:
+def row_of(what: str, card: str, versions: str, source: str, measured: dict) -> Row:
     """The row of a run, its figures rounded."""
 
     def figure(name, digits):
@@ -202,13 +204,13 @@ def row_of(what: str, card: str, arithmetic: str, versions: str, source: str, me
 
     result = measured["result"].replace("|", "/")
     figures = figure("minutes", 1), figure("gpu_gb", 1), figure("ram_gb", 1)
+    arithmetic = measured.get("arithmetic", "")
     return Row(what, card, arithmetic, result, *figures, date.today().isoformat(), versions, source)
 
 
 def run(
     chosen: Sequence[str],
     card: str,
-    arithmetic: str,
     environment: dict[str, str],
     with_tests: Callable | None,
     page: Path,
@@ -220,7 +222,7 @@ def run(
             continue
         print(f"{what} ...", flush=True)
         measured = with_tests() if what == TESTS else execute(NOTEBOOKS / what, environment)
-        row = row_of(what, card, arithmetic, versions, now[what], measured)
+        row = row_of(what, card, versions, now[what], measured)
         keep(row, page)
         print(f"{what}: {row.result}, {row.minutes} minutes, {row.gpu_gb or '-'} GB on the GPU", flush=True)
         failed += not row.passed
@@ -244,8 +246,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     import torch
 
-    from lessonlib import hardware
-
     if not torch.cuda.is_available():
         print("make gpu needs a CUDA card, and torch sees none here: nothing was run, docs/gpu.md is as it was.")
         return 2
@@ -253,8 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.t4:
         environment = {"LESSONLIB_DTYPE": "float16", "LESSONLIB_GPU_GB": str(T4_GB)}
         card = f"a T4's memory on {card}"
-    arithmetic = environment.get("LESSONLIB_DTYPE") or str(hardware.dtype()).removeprefix("torch.")
-    return run(options.lessons, card, arithmetic, environment, None if options.t4 else run_tests, PAGE)
+    return run(options.lessons, card, environment, None if options.t4 else run_tests, PAGE)
 
 
 if __name__ == "__main__":

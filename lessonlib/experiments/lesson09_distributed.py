@@ -75,7 +75,10 @@ def recompute_activations(model) -> None:
 
 
 def own_task(tokenizer, labels: Sequence[str], max_tokens: int) -> LabelTask:
-    """The question that is asked of texts of one's own: which of the labels, none of them named in the prompt."""
+    """The question that is asked of texts of one's own: which of the labels, none of them named in the prompt.
+
+    Raises LaunchError where the labels' first tokens cannot be told apart, nor letters put in their place.
+    """
     words = [label.replace("_", " ") for label in labels]
     try:
         return LabelTask(tokenizer, labels, words, template="Text: {text}\nLabel:", max_tokens=max_tokens)

@@ -69,11 +69,11 @@ def _processes_with_a_gpu(store: distributed.Store, processes: int) -> int:
     """How many processes stand on a machine with a GPU for each of its own: counted over all, who must agree on it."""
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     enough = os.environ.get("LESSONLIB_DEVICE") != "cpu" and torch.cuda.device_count() >= here
-    store.add("lessonlib/with_gpu", int(enough))
-    if store.add("lessonlib/asked", 1) == processes:
-        store.set("lessonlib/counted", "")
-    store.wait(["lessonlib/counted"])
-    return store.add("lessonlib/with_gpu", 0)
+    store.add("with_gpu", int(enough))
+    if store.add("asked", 1) == processes:
+        store.set("counted", "")
+    store.wait(["counted"])
+    return store.add("with_gpu", 0)
 
 
 def share(batch: Batch, rank: int, processes: int) -> Batch:

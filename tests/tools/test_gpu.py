@@ -94,8 +94,8 @@ def test_what_counts_as_passed(result, passed):
 
 
 def test_figures_are_rounded_and_what_was_not_measured_stays_empty():
-    row = gpu.row_of("x", "card", "float16", "v", "h", {"result": "a | b", "minutes": 1.26, "gpu_gb": 2.04})
-    assert (row.result, row.minutes, row.gpu_gb, row.ram_gb) == ("a / b", "1.3", "2.0", "")
+    row = gpu.row_of("x", "card", "v", "h", {"result": "a | b", "minutes": 1.26, "gpu_gb": 2.04})
+    assert (row.arithmetic, row.result, row.minutes, row.gpu_gb, row.ram_gb) == ("", "a / b", "1.3", "2.0", "")
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", row.day)
 
 
@@ -116,7 +116,7 @@ def test_a_row_is_written_after_each_run_and_one_that_failed_is_told(page, monke
         return {"result": results[path.name], "minutes": 1.0, "gpu_gb": 2.0, "ram_gb": 3.0}
 
     monkeypatch.setattr(gpu, "execute", execute)
-    assert gpu.run([], "card", "float16", {"LESSONLIB_DTYPE": "float16"}, None, page) == 1
+    assert gpu.run([], "card", {"LESSONLIB_DTYPE": "float16"}, None, page) == 1
     assert [(row.what, row.result) for row in read(page)] == list(results.items())
 
 
@@ -141,6 +141,7 @@ def test_a_notebook_is_run_in_a_copy_as_a_t4_would_and_its_peak_is_taken(tmp_pat
     found = gpu.execute(tmp_path / "two.ipynb", {"LESSONLIB_DTYPE": "float16"})
     assert found["result"] == "code cell 2: ZeroDivisionError"
     assert 0.05 < found["ram_gb"] < 8 and 0 < found["minutes"] < 5 and "gpu_gb" in found
+    assert found["arithmetic"] == "float16"
     copy = json.loads((tmp_path / "copies" / "two.ipynb").read_text("utf8"))
     assert copy["cells"][0]["outputs"][0]["text"] == ["torch.float16 False\n"]
     assert (tmp_path / "two.ipynb").read_bytes() == before
