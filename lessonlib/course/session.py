@@ -12,8 +12,8 @@ from lessonlib import hardware
 from lessonlib.training import seed_everything
 
 LESSONS = Path(__file__).parents[2] / "notebooks" / "lessons.toml"
-# A processor without fast bfloat16 takes about twice as long as the one on which the minutes were measured.
-SLOW_CPU = 2.0
+# Two cores without fast bfloat16 take three to four times as long as the two on which the minutes were measured.
+SLOW_CPU = 3.5
 # Of the base model in memory at a time, at most: as it was, beside one that trains or is merged.
 COPIES = 2
 

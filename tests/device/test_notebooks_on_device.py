@@ -1,18 +1,20 @@
 """Every notebook on the pretended device, cell by cell; and that the walk notices what it is for."""
 
+import itertools
 import json
 
 import pytest
 
 from tools.files import paths
 
-SHORT = ("07", "09", "10")  # of the small tests; the others are of `make robust`
-NUMBERS = [path.name[:2] for path in paths()]
-WALKS = [pytest.param(n, marks=pytest.mark.slow if n in SHORT else pytest.mark.robust) for n in NUMBERS]
+EVERY_PUSH = [(number, "float16") for number in ("07", "09", "10")]  # as a T4 has it; the others are of `make robust`
+WALKS = [
+    pytest.param(*walk, marks=pytest.mark.slow if walk in EVERY_PUSH else pytest.mark.robust)
+    for walk in itertools.product((path.name[:2] for path in paths()), ("float16", "bfloat16"))
+]
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("number", WALKS)
+@pytest.mark.parametrize("number, dtype", WALKS)
 def test_a_notebook_runs_on_the_device(reported, number, dtype):
     found = reported("walk", number, dtype)
     assert not found["errors"], "\n".join(found["errors"])

@@ -4,6 +4,7 @@ import pytest
 from pieces import PIECES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("name", PIECES)
 def test_a_piece_works_on_the_device(reported, name, dtype):

@@ -143,6 +143,7 @@ def main(notebook: str, dtype: str) -> dict:
     from believing import believe
 
     os.environ["LESSONLIB_CACHE"] = str(tiny_cache(LAYERS.get(notebook, 11)))
+    os.environ["LESSONLIB_SERVE_PYTHON"] = "nowhere"  # vLLM brings its own device; its tests are in tests/serving
     import torch
 
     torch.set_num_threads(1)

@@ -12,14 +12,13 @@ import nbformat
 import pytest
 
 from lessonlib import hardware
-from lessonlib.course.session import lessons
+from lessonlib.course.session import SLOW_CPU, lessons
 from tools import notebooks
 
 OFFLINE = Path(__file__).parent / "offline"
 CELL_SECONDS = 600  # nbval's own default would let a dead kernel stall CI for half an hour
 NOTEBOOK_SECONDS = 1500
 CI_MINUTES = 32  # that CI may spend on whole notebooks: enough for all ten where bfloat16 is fast
-SLOW_CPU = 3.5  # times a lesson's minutes, on a processor without fast bfloat16, until a notebook has been timed
 
 
 def run_nbval(path: Path, **environment) -> subprocess.CompletedProcess:
@@ -37,7 +36,7 @@ def run_nbval(path: Path, **environment) -> subprocess.CompletedProcess:
 class Budget:
     """Minutes of CI for notebooks, and how this machine's compare with those that the lessons state."""
 
-    def __init__(self, minutes: float, pace: float):
+    def __init__(self, minutes: float, pace: float):  # pace: a first guess, until a notebook has been timed
         self.left, self.pace, self.stated, self.taken = minutes, pace, 0.0, 0.0
 
     def expected(self, lesson: str) -> float:
