@@ -26,7 +26,7 @@ class NotReady(RuntimeError):
 
 
 def bounds() -> dict[str, str]:
-    """The packages that the library imports, each with the oldest version that it was tested with, from pyproject.toml."""
+    """The packages that the library imports, each with its lower bound, from pyproject.toml."""
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]
