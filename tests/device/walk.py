@@ -19,11 +19,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 STEPS, TOKENS = 2, 24
-SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2}
-LAYERS = {"08": 16}  # notebooks name some by number
+SHAPE = {
+    "num_hidden_layers": 11,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+# Notebooks name some layers and heads by number.
+PARTS = {
+    "05": {"num_hidden_layers": 30, "hidden_size": 72, "num_attention_heads": 9, "num_key_value_heads": 3},
+    "08": {"num_hidden_layers": 16},
+}
 
 
-def tiny_cache(layers: int) -> Path:
+def tiny_cache(notebook: str) -> Path:
     """A cache whose base model is a tiny one with the course's own tokenizer, checked like the real one."""
     from tiny_models import tiny_model
 
@@ -33,7 +43,8 @@ def tiny_cache(layers: int) -> Path:
     cache = Path(tempfile.mkdtemp())
     directory = cache / "models" / real.name
     words = json.loads((real / "config.json").read_text("utf8"))
-    shape = SHAPE | {"num_hidden_layers": layers, "vocab_size": words["vocab_size"], "max_position_embeddings": 2048}
+    shape = SHAPE | PARTS.get(notebook, {})
+    shape |= {"vocab_size": words["vocab_size"], "max_position_embeddings": 2048}
     ends = {name: words[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id") if name in words}
     tiny_model(**shape, **ends, tie_word_embeddings=True).bfloat16().save_pretrained(directory)
     for file in real.iterdir():
@@ -142,7 +153,7 @@ def walk(path: Path) -> dict:
 def main(notebook: str, dtype: str) -> dict:
     from believing import believe
 
-    os.environ["LESSONLIB_CACHE"] = str(tiny_cache(LAYERS.get(notebook, 11)))
+    os.environ["LESSONLIB_CACHE"] = str(tiny_cache(notebook))
     os.environ["LESSONLIB_SERVE_PYTHON"] = "nowhere"  # vLLM brings its own device; its tests are in tests/serving
     import torch
 
