@@ -38,7 +38,11 @@ def missing() -> list[str]:
 
     For instance "peft (0.19.1 or newer is needed)" and "numpy 1.26.4 (2.0.2 or newer is needed)".
     """
-    return [f"{name}{_found(name)} ({lowest} or newer is needed)" for name, lowest in _lacking().items()]
+    lines = []
+    for name, lowest in _lacking().items():
+        here = f"{name} {_found(name)}".strip()
+        lines.append(f"{here} ({lowest} or newer is needed)")
+    return lines
 
 
 def prepare() -> None:
@@ -54,7 +58,7 @@ def prepare() -> None:
     if any(name in lacking for name in NEVER_TOUCHED) or (not _on_colab() and (lacking or torchao)):
         old = [f"torchao {torchao} (it stops PEFT: uninstall it, or take {TORCHAO} or newer)"] if torchao else []
         raise NotReady(f"not as needed here: {', '.join(missing() + old)}. {REMEDY}")
-    changed = [name for name in (*lacking, "torchao") if name in sys.modules and (name in lacking or torchao)]
+    changed = [name for name in [*lacking, *(["torchao"] if torchao else [])] if name in sys.modules]
     if torchao:
         _pip("uninstall", "--yes", "torchao")
     if lacking:
@@ -73,14 +77,15 @@ def _lacking() -> dict[str, str]:
 
 
 def _found(name: str) -> str:
+    """The installed version; empty where there is none."""
     try:
-        return f" {version(name)}"
+        return version(name)
     except PackageNotFoundError:
         return ""
 
 
 def _new_enough(name: str, lowest: str) -> bool:
-    return bool(found := _found(name)) and _release(found.strip()) >= _release(lowest)
+    return bool(found := _found(name)) and _release(found) >= _release(lowest)
 
 
 def _release(number: str) -> tuple:
@@ -93,7 +98,7 @@ def _release(number: str) -> tuple:
 
 def _old_torchao() -> str:
     """The version of a torchao that stops PEFT; empty where none is installed, or a new one."""
-    found = _found("torchao").strip()
+    found = _found("torchao")
     return found if found and not _new_enough("torchao", TORCHAO) else ""
 
 

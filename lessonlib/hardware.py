@@ -115,14 +115,15 @@ def _text(path: str) -> str:
         return ""
 
 
-def require_memory(needed_gb: float, what: str, on: torch.device | None = None) -> None:
-    """Raises NotEnoughMemory, in one line with the cure, where less is free than `what` needs."""
+def require_memory(needed_gb: float, what: str, on: torch.device | None = None) -> float:
+    """Free memory in GB. Raises NotEnoughMemory, in one line with the cure, where it is less than `what` needs."""
     if (free := memory_gb(on)) < needed_gb:
         raise NotEnoughMemory(
             f"{what} needs {needed_gb:.3g} GB and {free:.1f} GB are free: shut other kernels down (JupyterLab: Kernel > "
             "Shut Down All Kernels; Colab: Runtime > Manage sessions), close other programs, or open the notebook on a "
             "machine with more memory"
         )
+    return free
 
 
 def release_memory() -> None:

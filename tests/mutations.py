@@ -184,7 +184,7 @@ METHODS = [
     Mutation("a wrong claim that agrees", "course/claims.py",
         'claim.verdict == "wrong"', 'claim.verdict == "never"', "course/test_claims.py"),
     Mutation("the memory gate is open", "course/session.py",
-        'about["memory_gb"] + more, f"lesson', '0 * about["memory_gb"] + more, f"lesson', "course/test_session.py"),
+        'about["memory_gb"] + more, what', '0 * about["memory_gb"] + more, what', "course/test_session.py"),
     Mutation("99 per cent are 95", "runs.py", "level=0.99", "level=0.95", "test_runs.py band"),
 ]  # fmt: skip
 

@@ -103,11 +103,9 @@ def start(lesson: str, model: str | Path | None = None, data=None) -> Session:
         raise KeyError(f"no lesson {lesson!r}; there are {', '.join(table)}")
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
     about, device, dtype = table[lesson], hardware.device(), hardware.dtype()
-    free = hardware.memory_gb(device)
     more = _more_memory_gb(model, dtype)
-    hardware.require_memory(
-        about["memory_gb"] + more, f"lesson {lesson}" + (f" with {model}" if more else ""), device
-    )
+    what = f"lesson {lesson}" + (f" with {model}" if more else "")
+    free = hardware.require_memory(about["memory_gb"] + more, what, device)
     if isinstance(data, str | Path):
         from lessonlib.corpora import from_csv
 

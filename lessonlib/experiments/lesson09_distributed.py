@@ -27,17 +27,15 @@ from torch import distributed
 
 from lessonlib.corpora.own import CorpusError, read, split, write_splits
 from lessonlib.lora import LoRAError, LoRALinear, add_lora, save_lora
-from lessonlib.models import ModelFileError, load_base
+from lessonlib.models import DEFAULT, ModelFileError, load_base
 from lessonlib.training import first_process, seed_everything
 from lessonlib.training.labels import Batch, LabelTask
 from lessonlib.training.parallel import LaunchError, join, refuse_uneven, train_together
 
 from .tickets import ALL_LINEAR, judged, short_tickets, ticket_task
 
-BASE = "smollm2-135m"
 
-
-def adapted(r: int, seed: int, four_bit: bool = False, base: str = BASE, targets: Sequence[str] = ALL_LINEAR):
+def adapted(r: int, seed: int, four_bit: bool = False, base: str = DEFAULT, targets: Sequence[str] = ALL_LINEAR):
     """(model, tokenizer): the base, in 4 bits where asked, with LoRA of scale 2 beside every matrix of its blocks."""
     if four_bit:
         from lessonlib.quantization.qlora import QLoRALinear as layer
@@ -140,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="directory for the adapter, in PEFT's format")
     parser.add_argument("--processes", type=int, help="how many there must be (as many as there are)")
     parser.add_argument("--four-bit", action="store_true", help="QLoRA: the base in NF4")
-    parser.add_argument("--base", default=BASE, help="directory or Hub name of another base model")
+    parser.add_argument("--base", default=DEFAULT, help="directory or Hub name of another base model")
     parser.add_argument("--data", type=Path, help="your own file, CSV or JSONL, in place of the tickets")
     parser.add_argument("--text", default="text", help="its column of texts")
     parser.add_argument("--label", default="label", help="its column of labels")

@@ -106,7 +106,7 @@ def sample_chains(
         raise ValueError(f"n = {n} chains at temperature {temperature}: at least one, and above zero")
     whole_distribution = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     devices = [] if model.device.type == "cpu" else [model.device]
-    with torch.random.fork_rng(devices, device_type=devices[0].type if devices else "cuda"):
+    with torch.random.fork_rng(devices, device_type=model.device.type):
         torch.manual_seed(seed)
         many = [prompt for prompt in prompts for _ in range(n)]
         written = completions_under_a_bar(

@@ -19,9 +19,8 @@ class MasterAdamW(torch.optim.Optimizer):
     >>> fit(model, batches, learning_rate=1e-4, optimizer=MasterAdamW)  # doctest: +SKIP
     """
 
-    _step_supports_amp_scaling = (
-        True  # torch's GradScaler then leaves `grad_scale` and `found_inf` with the optimizer
-    )
+    # torch's GradScaler then leaves `grad_scale` and `found_inf` with the optimizer.
+    _step_supports_amp_scaling = True
 
     def __init__(self, params, lr: float = 1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay: float = 0.0):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
