@@ -13,6 +13,8 @@ from lessonlib.exercises import exercises, lessons_with_exercises
 from tools import notebooks
 
 PATHS = notebooks.paths()
+# An absolute path: of a personal folder wherever it stands, of any other where no word and no host goes before it.
+MACHINES_PATH = re.compile(r"/home/|/root/|/tmp/|file:///|(?<![\w/])/[A-Za-z][\w.-]*/|[A-Z]:\\")
 each = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
@@ -63,13 +65,26 @@ def test_outputs_hold_no_errors_no_stderr_no_widgets(path):
             assert not any("widget" in mime for mime in output.get("data", {})), cell.source
 
 
+@pytest.mark.parametrize(
+    "shown",
+    ["in /srv/a/b", "(/root/.cache/x)", "'/content/a/b'", "file:///srv/a", "at:/opt/a/", "../data1/a", r"C:\a"],
+)
+def test_a_path_of_a_machine_is_noticed(shown):
+    assert MACHINES_PATH.search(shown)
+
+
+@pytest.mark.parametrize("shown", ["input and/or output", "https://example.org/a/b", "docs/claims.md", "3 / 4 / 5"])
+def test_what_is_no_path_of_a_machine_may_be_shown(shown):
+    assert not MACHINES_PATH.search(shown)
+
+
 @each
 def test_outputs_hold_no_paths_of_a_machine(path):
     text = path.read_text("utf8")
     for cell in code_cells(path):
         for output in cell.outputs:
             shown = output.get("text", "") + str(output.get("data", {}).get("text/plain", ""))
-            assert not re.search(r"(/home/|/root/|/tmp/|/work/|[A-Z]:\\\\)", shown), shown[:300]
+            assert not MACHINES_PATH.search(shown), shown[:300]
     assert "<ipython-input" not in text
 
 
