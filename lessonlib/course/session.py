@@ -41,7 +41,30 @@ class Session:
 
         hardware.release_memory()  # the models of earlier sections, if no variable holds them any more
 
-        return load_base(dtype=dtype or self.dtype) if self.model is None else load_base(str(self.model), dtype=dtype)
+        return load_base(self.base, dtype or self.dtype)
+
+    def base_weight(self, path: str) -> torch.Tensor:
+        """One weight of the base model, such as "model.layers.0.mlp.up_proj.weight", read alone and put on this device.
+
+        What fits only in 4 bits is never loaded in 16 by it. Raises ModelFileError as `models.read_weight` does.
+        """
+        from lessonlib.models import read_weight
+
+        return read_weight(path, self.base).to(self.device, self.dtype)
+
+    def fits(self, dtype: torch.dtype) -> bool:
+        """Whether the base model's weights, in this dtype, take less than the free memory, with a fifth to spare."""
+        from lessonlib.models import weights_gb
+
+        hardware.release_memory()
+        return 1.2 * weights_gb(self.base, dtype) < hardware.memory_gb(self.device)
+
+    @property
+    def base(self) -> str:
+        """The base model as `load_base` takes it: the course's own, or the one that was given to `start`."""
+        from lessonlib.models import DEFAULT
+
+        return str(self.model or DEFAULT)
 
     def tickets(self, split: str):
         """Texts of a split with their `label`: the tickets' intent, or the learner's own where `start` was given a file."""

@@ -8,6 +8,7 @@ well (`pinned.py`) and are fetched only when they are asked for; `base_source` s
 
 import contextlib
 import io
+import math
 import shutil
 import struct
 import tempfile
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -71,10 +72,48 @@ def _load(directory: Path, device: torch.device, dtype: torch.dtype):
         # On a CPU the fused kernel's backward pass takes twice as long as plain matrix products on texts this short.
         attn_implementation="eager" if device.type == "cpu" else "sdpa",
     )
-    tokenizer = AutoTokenizer.from_pretrained(directory)
+    return model.to(device).eval(), load_tokenizer(directory)
+
+
+def load_tokenizer(name: str | Path = DEFAULT):
+    """The tokenizer of a base model alone; it pads with its end token where it has no padding token.
+
+    name: as `load_base` takes it. Raises as `find_base` does.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(find_base(str(name)))
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model.to(device).eval(), tokenizer
+    return tokenizer
+
+
+def read_weight(path: str, name: str | Path = DEFAULT) -> torch.Tensor:
+    """One weight of a base model as its file keeps it, on the CPU, and nothing else read: for a model that does not
+    fit whole.
+
+    path: such as "model.layers.0.mlp.up_proj.weight". name: as `load_base` takes it.
+    Raises ModelFileError where no safetensors file of the model holds that weight, and as `find_base` does.
+    """
+    for file in _weight_files(name):
+        with safe_open(file, "pt") as weights:
+            if path in weights.keys():
+                return weights.get_tensor(path)
+    raise ModelFileError(f"no safetensors file of {name} holds {path}: check its name against model.state_dict()")
+
+
+def weights_gb(name: str | Path = DEFAULT, dtype: torch.dtype = torch.bfloat16) -> float:
+    """What a base model's weights take in this dtype, in GB (1e9 bytes), told from its files and without reading them.
+
+    name: as `load_base` takes it. Raises as `find_base` does.
+    """
+    parameters = 0
+    for file in _weight_files(name):
+        with safe_open(file, "pt") as weights:
+            parameters += sum(math.prod(weights.get_slice(path).get_shape()) for path in weights.keys())
+    return parameters * dtype.itemsize / 1e9
+
+
+def _weight_files(name: str | Path) -> list[Path]:
+    return sorted(find_base(str(name)).glob("*.safetensors"))
 
 
 def _pretrained(directory: Path, **settings):

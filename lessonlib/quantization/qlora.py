@@ -15,11 +15,11 @@ from bitsandbytes.nn import Linear4bit
 from bitsandbytes.optim import PagedAdamW32bit
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from lessonlib.evaluation import tensor_bytes
 from lessonlib.lora import LoRALinear, lora_layers, merge_lora
-from lessonlib.models import ModelFileError, device_and_dtype, find_base
+from lessonlib.models import ModelFileError, device_and_dtype, find_base, load_tokenizer
 
 from .linear import FourBitLinear, FourBitWeight
 from .nf4 import dequantize, double_quantize, quantize
@@ -56,13 +56,11 @@ def load_four_bit(name: str = "smollm2-135m", dtype: torch.dtype | None = None, 
             attn_implementation="eager" if device.type == "cpu" else "sdpa",  # as load_base does
             output_loading_info=True,
         )
-        tokenizer = AutoTokenizer.from_pretrained(directory)
+        tokenizer = load_tokenizer(directory)
     except (OSError, ValueError, SafetensorError) as cause:
         raise ModelFileError(f"{directory} cannot be loaded ({cause}): a file is missing or damaged") from cause
     if missing := sorted(info["missing_keys"]):
         raise ModelFileError(f"{directory} lacks {len(missing)} weights, {missing[0]} among them")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     return keep_layout(model).requires_grad_(False).eval(), tokenizer
 
 

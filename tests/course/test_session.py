@@ -82,10 +82,10 @@ def test_the_probe_does_not_change_the_random_numbers(monkeypatch):
 
 @pytest.mark.parametrize(
     ("model", "expected"),
-    [(None, ((), {"dtype": torch.bfloat16})), ("my/model", (("my/model",), {"dtype": None}))],
+    [(None, ("smollm2-135m", torch.bfloat16)), ("my/model", ("my/model", torch.bfloat16))],
 )
 def test_the_session_loads_the_base_model_or_your_own(monkeypatch, capfd, model, expected):
-    monkeypatch.setattr(models, "load_base", lambda *args, **settings: (args, settings))
+    monkeypatch.setattr(models, "load_base", lambda name, dtype: (name, dtype))
     assert start("07", model=model).load_base() == expected
     assert ("model my/model" in capfd.readouterr().out) is (model is not None)
 
@@ -109,6 +109,25 @@ def test_a_larger_model_that_is_not_here_is_said_at_the_start(cache, monkeypatch
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(models.ModelFileError, match=r"qwen2.5-coder-1.5b is not here yet"):
         start("07", model="qwen2.5-coder-1.5b")
+
+
+def test_one_weight_of_the_base_is_read_alone_in_the_dtype_of_the_session(monkeypatch, tiny, tiny_directory):
+    monkeypatch.setattr(models, "load_base", lambda *_: pytest.fail("the whole model was loaded"))
+    weight = start("09", model=tiny_directory).base_weight("model.layers.1.mlp.up_proj.weight")
+    assert weight.dtype == torch.bfloat16
+    assert torch.equal(weight, tiny.model.layers[1].mlp.up_proj.weight.bfloat16())
+
+
+@pytest.mark.parametrize(("dtype", "bytes_a_weight"), [(torch.bfloat16, 2), (torch.float32, 4)])
+def test_a_model_fits_where_a_fifth_more_than_its_weights_is_free(
+    monkeypatch, tiny, tiny_directory, dtype, bytes_a_weight
+):
+    session = start("09", model=tiny_directory)
+    needed = 1.2 * bytes_a_weight * tiny.num_parameters() / 1e9
+    monkeypatch.setattr(hardware, "memory_gb", lambda on=None: needed * 1.01)
+    assert session.fits(dtype)
+    monkeypatch.setattr(hardware, "memory_gb", lambda on=None: needed * 0.99)
+    assert not session.fits(dtype)
 
 
 @pytest.fixture

@@ -27,7 +27,10 @@ from lessonlib.models import (
     cache_directory,
     find_base,
     load_base,
+    load_tokenizer,
+    read_weight,
     sha256,
+    weights_gb,
 )
 from lessonlib.models import base as models
 from lessonlib.models import cache as model_files
@@ -330,6 +333,35 @@ def test_a_directory_without_a_model_is_refused(tmp_path):
 def test_a_missing_directory_is_refused(tmp_path):
     with pytest.raises(ModelFileError, match=r"nowhere does not exist: give a model directory"):
         load_base(source=tmp_path / "nowhere")
+
+
+@pytest.fixture(params=["one file", "several files"])
+def stored(request, tiny, tmp_path):
+    tiny.save_pretrained(tmp_path, max_shard_size="1GB" if request.param == "one file" else "50KB")
+    assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (request.param == "several files")
+    return tmp_path
+
+
+def test_a_weight_is_read_alone_wherever_its_file_is(stored, tiny):
+    for path, weight in tiny.state_dict().items():
+        assert torch.equal(read_weight(path, stored), weight)
+
+
+def test_a_weight_that_no_file_holds_is_refused(stored):
+    with pytest.raises(ModelFileError, match=r"no safetensors file of .* holds model.layers.9.x: check its name"):
+        read_weight("model.layers.9.x", stored)
+
+
+@pytest.mark.parametrize(("dtype", "bytes_a_weight"), [(torch.float32, 4), (torch.bfloat16, 2)])
+def test_the_weights_of_a_model_are_weighed_without_reading_them(stored, tiny, monkeypatch, dtype, bytes_a_weight):
+    monkeypatch.setattr(models.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("it was loaded"))
+    assert weights_gb(stored, dtype) == bytes_a_weight * tiny.num_parameters() / 1e9
+
+
+def test_a_tokenizer_alone_pads_with_its_end_where_it_has_no_padding(own, tokenizer):
+    changed = json.loads((own / "tokenizer_config.json").read_text())
+    (own / "tokenizer_config.json").write_text(json.dumps(changed | {"pad_token": None}))
+    assert load_tokenizer(own).pad_token == tokenizer.eos_token
 
 
 @pytest.mark.parametrize("damage", [truncate, lambda path: path.unlink()])
