@@ -192,6 +192,7 @@ def check(report, name):
     return next(check for check in report.checks if check.name == name)
 
 
+@pytest.mark.slow
 def test_an_afternoon_leaves_everything_in_its_directory(done):
     out, _, _ = done
     assert sorted(path.name for path in out.iterdir()) == [

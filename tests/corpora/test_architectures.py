@@ -167,6 +167,7 @@ def peft_counts(name: str, **settings) -> tuple[int, int]:
         ("all-linear", 8, 103_546_880),
     ],
 )
+@pytest.mark.slow
 def test_lora_on_llama2_70b(targets, r, trainable):
     assert peft_counts("llama2-70b", r=r, target_modules=targets) == (trainable, 68_976_648_192 + trainable)
 

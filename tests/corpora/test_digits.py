@@ -24,6 +24,7 @@ def test_the_scanned_digits_are_scikit_learns_each_once():
     assert sorted(map(tuple, ours.tolist())) == sorted(map(tuple, theirs.tolist()))
 
 
+@pytest.mark.slow
 def test_the_signals_are_what_the_authors_package_makes():
     made = make_dataset()
     for split, suffix in (("train", ""), ("test", "_test")):

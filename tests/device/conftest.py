@@ -19,7 +19,7 @@ def reported(tmp_path_factory, worker_id):
     folder = folder if worker_id == "master" else folder.parent  # all workers' own
 
     def reported(script: str, *words: str):
-        path = folder / "-".join([script, *words, "report.json"])
+        path = folder / "-".join([script, *words, "report.json"]).replace(" ", "_")
         with FileLock(f"{path}.lock"):
             if not path.exists():
                 # One thread, and the error stream kept: it holds what the device's process died of.

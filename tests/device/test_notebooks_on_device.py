@@ -14,9 +14,23 @@ WALKS = [
 ]
 
 
-@pytest.mark.parametrize("number, dtype", WALKS)
-def test_a_notebook_runs_on_the_device(reported, number, dtype):
-    found = reported("walk", number, dtype)
+def all_cells_ran(found, number):
     assert not found["errors"], "\n".join(found["errors"])
     cells = json.loads(paths([number])[0].read_text("utf8"))["cells"]
     assert found["cells"] == sum(cell["cell_type"] == "code" for cell in cells)
+
+
+@pytest.mark.parametrize("number, dtype", WALKS)
+def test_a_notebook_runs_on_the_device(reported, number, dtype):
+    all_cells_ran(reported("walk", number, dtype), number)
+
+
+@pytest.mark.robust
+@pytest.mark.parametrize("number", [path.name[:2] for path in paths()])
+def test_a_notebook_runs_with_a_model_of_another_kind_and_shape(reported, number):
+    all_cells_ran(reported("walk", number, "bfloat16", "another base"), number)
+
+
+@pytest.mark.robust
+def test_what_fits_only_in_four_bits_is_never_loaded_in_sixteen(reported):
+    all_cells_ran(reported("walk", "09", "bfloat16", "four bits only"), "09")

@@ -1,13 +1,17 @@
 """A notebook's cells one by one on the pretended device, over a tiny model and two steps of each training; an error is
 kept, and the walk goes on.
 
-python walk.py 09 float16: {"cells": how many ran, "errors": [place and error of each]}, as JSON. What a cell asserts
+python walk.py 09 float16 [situation]: {"cells": how many ran, "errors": [place and error of each]}, as JSON. What a cell asserts
 itself, and what it expects of accuracies, is of the real model and not judged here.
+
+Situations: "as it comes"; "another base", a model of another kind and shape given to `start`; "four bits only", where no
+model fits in 16 bits.
 """
 
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +28,14 @@ SHAPE = {
     "hidden_size": 64,
     "intermediate_size": 128,
     "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+# As large a model as the course's is not needed to see what was written for that one only.
+ANOTHER = {
+    "num_hidden_layers": 17,
+    "hidden_size": 96,
+    "intermediate_size": 160,
+    "num_attention_heads": 12,
     "num_key_value_heads": 2,
 }
 # Notebooks name some layers and heads by number.
@@ -53,6 +65,32 @@ def tiny_cache(notebook: str) -> Path:
     files = {path.name: sha256(path) for path in directory.iterdir()}
     (directory / MANIFEST).write_text(json.dumps({"gguf_sha256": "", "files": files}), "utf8")
     return cache
+
+
+def another_base() -> Path:
+    """A directory with a tiny model as the course's larger ones are made: Qwen2's kind, of a shape of its own."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from lessonlib.models import load_tokenizer
+
+    tokenizer, directory = load_tokenizer(), Path(tempfile.mkdtemp())
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = Qwen2Config(**ANOTHER, **ends, vocab_size=len(tokenizer), tie_word_embeddings=True)
+    Qwen2ForCausalLM(config).bfloat16().save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def four_bits_only() -> None:
+    """No model fits in 16 bits, and one that is loaded so is an error."""
+    from lessonlib import models
+    from lessonlib.course import session
+
+    def too_large(name=models.DEFAULT, *_, **__):
+        raise MemoryError(f"{name} was loaded in 16 bits")
+
+    session.Session.fits = lambda self, dtype: False
+    models.load_base = models.base.load_base = too_large
 
 
 def shorten() -> None:
@@ -126,11 +164,11 @@ def told(number: int, heading: str, error: BaseException) -> str:
     return "\n  ".join([f"code cell {number}, {heading!r}: {type(error).__name__}: {str(error)[:300]}", *places[-6:]])
 
 
-def walk(path: Path) -> dict:
-    """Run all code cells of a notebook in one namespace."""
+def walk(path: Path, base: Path | None = None) -> dict:
+    """Run all code cells of a notebook in one namespace, over another base model where one is given."""
     from IPython.core.interactiveshell import InteractiveShell
 
-    shell, errors, heading, number = InteractiveShell.instance(), [], "", 0
+    shell, errors, heading, number, started = InteractiveShell.instance(), [], "", 0, 0
     os.chdir(path.parent)
     for cell in json.loads(path.read_text("utf8"))["cells"]:
         source = "".join(cell["source"])
@@ -139,6 +177,9 @@ def walk(path: Path) -> dict:
         if cell["cell_type"] != "code":
             continue
         number += 1
+        if base is not None:
+            source, times = re.subn(r'\bstart\("(\d\d)"\)', rf'start("\1", model="{base}")', source)
+            started += times
         began = time.perf_counter()
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             done = shell.run_cell(source)
@@ -147,10 +188,11 @@ def walk(path: Path) -> dict:
         if error is not None and not own_assertion(error):
             errors.append(told(number, heading, error))
             print(errors[-1], file=sys.stderr, flush=True)
+    assert base is None or started == 1, f"{path.name} starts {started} times"
     return {"cells": number, "errors": errors}
 
 
-def main(notebook: str, dtype: str) -> dict:
+def main(notebook: str, dtype: str, situation: str = "as it comes") -> dict:
     from believing import believe
 
     os.environ["LESSONLIB_CACHE"] = str(tiny_cache(notebook))
@@ -160,8 +202,10 @@ def main(notebook: str, dtype: str) -> dict:
     torch.set_num_threads(1)
     believe(dtype)
     shorten()
+    if situation == "four bits only":
+        four_bits_only()
     (path,) = ROOT.glob(f"notebooks/{notebook}_*.ipynb")
-    return walk(path)
+    return walk(path, another_base() if situation == "another base" else None)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import random
 
+import pytest
+
 from lessonlib import runs
 from lessonlib.experiments import lesson04_game_of_24 as x
 from lessonlib.experiments import rerun
@@ -9,6 +11,7 @@ from lessonlib.reasoning import Completion, every_move, makes_24, solve_24, star
 from lessonlib.reasoning.search import expression, read_move
 
 
+@pytest.mark.slow
 def test_traces_are_ways_to_24_and_held_out_hands_are_not_among_them():
     rng = random.Random(0)
     for hand in x.hands("train")[:40]:

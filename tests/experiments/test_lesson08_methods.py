@@ -55,6 +55,7 @@ def test_what_a_trained_way_costs_is_counted_and_timed(method):
         assert 0 < low <= median <= high
 
 
+@pytest.mark.slow
 def test_what_examples_in_the_prompt_cost_is_timed():
     found = costs.what_a_prompt_costs(2, rounds=2)
     assert found["trainable"] == 0
@@ -160,6 +161,7 @@ def test_perplexity_is_measured_on_texts_that_have_nothing_of_the_tickets():
 
 
 @pytest.mark.parametrize("condition", gap.CONDITIONS)
+@pytest.mark.slow
 def test_each_condition_trains_both_ways(condition):
     for method in ("LoRA", "full fine-tuning"):
         found = gap.gap(condition, method, learning_rate=1e-3, seed=0, steps=2, batch_size=4)

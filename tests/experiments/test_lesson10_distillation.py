@@ -61,6 +61,7 @@ def test_a_student_takes_less_than_half_its_teachers_time():
         assert run.results["student_seconds"] < 0.5 * run.results["teacher_seconds"]
 
 
+@pytest.mark.slow
 def test_a_student_is_trained_and_its_teacher_is_not(tokenizer, monkeypatch):
     teacher = tiny_model(num_hidden_layers=6).requires_grad_(False)
     monkeypatch.setattr(x, "tuned_teacher", lambda seed, **_: (teacher, tokenizer))

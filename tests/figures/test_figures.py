@@ -241,6 +241,7 @@ def test_every_list_of_the_planner_changes_picture_and_description(planner):
         assert len(seen) >= 2, control.description
 
 
+@pytest.mark.slow
 def test_any_choice_can_be_planned(planner):
     draw = random.Random(3)
     lists = planner.box.children[0].children

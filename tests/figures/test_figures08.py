@@ -132,6 +132,7 @@ def test_the_front_is_who_nobody_beats():
 # --- the tree --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_way_through_the_tree_can_be_clicked():
     walk = figures.decision_tree(decide(Situation(500)).path).walk
     walk.picture = functools.cache(lambda way: figures.Picture(draw_tree, TREE, way, size=(8, 6), dpi=40))

@@ -24,6 +24,7 @@ def built(name: str):
 
 
 @each
+@pytest.mark.slow
 def test_every_position_of_every_control_shows_a_picture_with_words(name):
     figure, which = built(name), 0
     while which < len(controls(figure)):  # the tree has more, or fewer, after an answer
@@ -38,6 +39,7 @@ def test_every_position_of_every_control_shows_a_picture_with_words(name):
 
 
 @each
+@pytest.mark.slow
 def test_any_sequence_of_events_ends_with_the_picture_of_what_is_chosen(name):
     """The way to a choice leaves no trace: the same choice is the same picture, whatever was moved before it."""
     figure, draw, first = built(name), random.Random(20), {}
@@ -49,6 +51,7 @@ def test_any_sequence_of_events_ends_with_the_picture_of_what_is_chosen(name):
 
 
 @each
+@pytest.mark.slow
 def test_a_fresh_figure_moved_straight_to_a_choice_shows_the_same(name):
     moved, draw = built(name), random.Random(21)
     for _ in range(12):
@@ -96,6 +99,7 @@ def test_a_picture_that_is_there_is_shown_in_less_than_a_tenth_of_a_second(name)
 
 
 @each
+@pytest.mark.slow
 def test_after_a_moment_of_rest_no_picture_is_drawn_while_the_learner_waits(name, monkeypatch):
     """Whatever is one choice away is there before it is asked for."""
     drawings = []

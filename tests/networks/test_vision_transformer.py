@@ -99,6 +99,7 @@ def test_it_reads_upright_digits_and_not_turned_ones(trained):
     assert score(trained, turned(digits("test"))).value < 0.35
 
 
+@pytest.mark.slow
 def test_the_same_lora_layer_teaches_it_turned_digits(trained):
     model = copy.deepcopy(trained)
     W = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -157,6 +157,7 @@ BUILDERS |= {f"quiz {lesson}": lambda lesson=lesson: quiz.build(quiz.questions(l
 
 
 @pytest.mark.parametrize("name", list(BUILDERS))
+@pytest.mark.slow
 def test_every_control_has_a_name_and_can_be_reached_by_keys(name):
     built = BUILDERS[name]()
     assert nameless(built) == []
@@ -206,6 +207,7 @@ def test_the_library_uses_the_core_widgets_only():
         assert not re.search(foreign, path.read_text("utf8"), flags=re.M), path.name
 
 
+@pytest.mark.slow
 def test_every_picture_of_a_control_is_described_whatever_is_chosen():
     planner = figures.memory_planner()
     *_, image = planner.box.children

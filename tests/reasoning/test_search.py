@@ -57,6 +57,7 @@ def searches():
     return {hand: solve_24(hand) for hand in HANDS}
 
 
+@pytest.mark.slow
 def test_all_1820_hands_are_solved_where_brute_force_finds_a_way(searches):
     brute = {hand for hand in HANDS if solvable(hand)}
     assert len(HANDS) == 1_820
@@ -69,6 +70,7 @@ def test_the_shortcut_of_the_brute_force_is_right():
         assert solvable(hand) == (24 in reachable(hand))
 
 
+@pytest.mark.slow
 def test_each_solution_uses_each_number_once_and_makes_24(searches):
     for hand, search in searches.items():
         assert search.moves is None or makes_24(search.expression, hand)
@@ -106,6 +108,7 @@ def test_nodes_by_hand():
     assert breadth_first([4, 6]).nodes == 3
 
 
+@pytest.mark.slow
 def test_keeping_few_states_is_cheaper_and_misses_some(searches):
     some = [hand for hand in HANDS[::20] if searches[hand].moves is not None]
     narrow = {width: [breadth_first(hand, beam_width=width) for hand in some] for width in (1, 5, 20)}
