@@ -31,7 +31,8 @@ class FourBitLinear(Linear4bit):
 
     def __init__(self, linear: Linear4bit):
         torch.nn.Module.__init__(self)
-        self.in_features, self.out_features, self.bias = linear.in_features, linear.out_features, linear.bias
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.bias = None if linear.bias is None else torch.nn.Parameter(linear.bias.data.to(DEVICE), False)
         self.compute_dtype, state = linear.compute_dtype, linear.weight.quant_state
         self.weight = torch.nn.Parameter(torch.empty_like(linear.weight.data, device=DEVICE), requires_grad=False)
         self.weight.copy_(linear.weight.data)
@@ -40,7 +41,8 @@ class FourBitLinear(Linear4bit):
         self.weight.compress_statistics = linear.weight.compress_statistics  # which PEFT asks for
 
     def forward(self, x):
-        return matmul_4bit(x.to(self.compute_dtype), self.weight.t(), quant_state=self.weight.quant_state).to(x.dtype)
+        bias, state = (None if self.bias is None else self.bias.to(self.compute_dtype)), self.weight.quant_state
+        return matmul_4bit(x.to(self.compute_dtype), self.weight.t(), quant_state=state, bias=bias).to(x.dtype)
 
 
 class FourBitModels:

@@ -361,6 +361,28 @@ def bitsandbytes_loads_and_trains(bench):
 
 
 @piece
+def a_bias_stays_beside_four_bits(bench):
+    import torch
+
+    from lessonlib.quantization.qlora import QLoRALinear, dense_weight, load_four_bit
+
+    folder, dense = bench.folder(), bench.make(hidden_size=64, intermediate_size=128, attention_bias=True)
+    for layer in dense.model.layers:
+        torch.nn.init.normal_(layer.self_attn.q_proj.bias)
+    dense.save_pretrained(folder)
+    bench.tokenizer.save_pretrained(folder)
+    model, _ = load_four_bit(str(folder))
+    query, x = model.model.layers[0].self_attn.q_proj, torch.randn(3, 64).to(bench.device, bench.dtype)
+    expected = x.float() @ dense_weight(query).float().T + dense.model.layers[0].self_attn.q_proj.bias.to(
+        bench.device
+    )
+    assert (query(x).float() - expected).abs().max() < 0.02 * expected.abs().max()
+    assert (
+        QLoRALinear(query, r=2, alpha=4.0).merged()(x).float() - expected
+    ).abs().max() < 0.02 * expected.abs().max()
+
+
+@piece
 def the_paged_optimizer_is_the_one_of_a_gpu(bench):
     from believing import PagedAdamW
 
