@@ -8,8 +8,6 @@ B starts at zero, so a fresh LoRALinear computes exactly what its base layer doe
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
-
 import torch
 from torch import nn
 
@@ -44,8 +42,17 @@ class LoRALinear(nn.Module):
         return linear
 
 
-@runtime_checkable
-class LowRank(Protocol):
+class _ByMembers(type):
+    """A class whose instances are all that have its members.
+
+    typing's runtime protocols are not enough: from Python 3.12 on they overlook the parameters of an nn.Module.
+    """
+
+    def __instancecheck__(cls, instance) -> bool:
+        return all(hasattr(instance, name) for name in cls.__annotations__)
+
+
+class LowRank(metaclass=_ByMembers):
     """What makes a module a LoRA layer: its members, not its name, so that a class of your own counts as well."""
 
     base: nn.Module
