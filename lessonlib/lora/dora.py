@@ -13,11 +13,11 @@ import tempfile
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from lessonlib.models.surgery import CONFIG, WEIGHTS, read_object, read_tensors, shallow_copy
+from lessonlib.models.surgery import CONFIG, WEIGHTS, read_object, read_tensors, shallow_copy, written_together
 
 from .files import PREFIX, load_lora, save_lora
 from .layer import LoRAError, LoRALinear, lora_layers
@@ -77,11 +77,12 @@ def save_dora(model: nn.Module, directory: str | Path) -> Path:
         if not isinstance(layer, DoRALinear):
             raise LoRAError(f"{path} is a {type(layer).__name__}, not a DoRALinear: use save_lora")
         _refuse_m(path, layer.m, len(layer.B))
-    save_lora(_without_m(model, layers), directory)
     magnitudes = {f"{PREFIX}{path}{MAGNITUDE}": layer.m.detach().cpu() for path, layer in layers.items()}
-    file = directory / WEIGHTS
-    save_file(load_file(file) | magnitudes, file, metadata={"format": "pt"})
-    _write_config(directory, _config(directory) | {"use_dora": True})
+    with written_together(directory) as aside:
+        save_lora(_without_m(model, layers), aside)
+        tensors, beside = read_tensors(aside / WEIGHTS, LoRAError, UNREADABLE, UNREADABLE)
+        save_file(tensors | magnitudes, aside / WEIGHTS, metadata=beside)
+        _write_config(aside, _config(aside) | {"use_dora": True})
     return directory
 
 
@@ -105,7 +106,7 @@ def load_dora(model: nn.Module, directory: str | Path) -> nn.Module:
     config = _config(directory)
     if config.get("use_dora") is not True:
         raise LoRAError(f"{directory / CONFIG} does not set use_dora: load it with load_lora")
-    tensors = read_tensors(directory / WEIGHTS, LoRAError, UNREADABLE, UNREADABLE)[0]
+    tensors, beside = read_tensors(directory / WEIGHTS, LoRAError, UNREADABLE, UNREADABLE)
     m = {name.removesuffix(MAGNITUDE): tensors.pop(name) for name in list(tensors) if name.endswith(MAGNITUDE)}
     d_out = {name.removesuffix(".lora_B.weight"): len(B) for name, B in tensors.items() if "lora_B" in name}
     if odd := sorted(m.keys() ^ d_out.keys()):
@@ -114,7 +115,7 @@ def load_dora(model: nn.Module, directory: str | Path) -> nn.Module:
         _refuse_m(path.removeprefix(PREFIX), magnitudes, d_out[path])
     with tempfile.TemporaryDirectory() as plain:
         _write_config(Path(plain), config | {"use_dora": False})
-        save_file(tensors, Path(plain) / WEIGHTS)
+        save_file(tensors, Path(plain) / WEIGHTS, metadata=beside)
         load_lora(model, plain, layer=DoRALinear)
     for path, layer in lora_layers(model):
         with torch.no_grad():

@@ -6,8 +6,10 @@ B starts at zero, so a fresh LoRALinear computes exactly what its base layer doe
 """
 
 import copy
+import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
 import torch
 from torch import nn
 
@@ -107,9 +109,24 @@ def add_lora(
         raise LoRAError(f"no module is called {missing[0]!r}; the linear ones are {', '.join(sorted(linear))}")
     if not chosen:
         raise LoRAError("targets is empty: name at least one linear module, such as 'q_proj'")
+    return put_layers(model, {path: functools.partial(layer, module, r, alpha) for path, module in chosen})
+
+
+def put_layers(model: nn.Module, build: Mapping[str, Callable[[], nn.Module]]) -> nn.Module:
+    """Freeze the model and put what each call builds in the place of its path. Returns the same model.
+
+    Where one of the calls raises, the model is left as it was.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    try:
+        layers = {path: call() for path, call in build.items()}
+    except Exception:
+        for p in trained:
+            p.requires_grad_(True)
+        raise
     model.requires_grad_(False)
-    for path, module in chosen:
-        model.set_submodule(path, layer(module, r, alpha))
+    for path, layer in layers.items():
+        model.set_submodule(path, layer)
     return model
 
 

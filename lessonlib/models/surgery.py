@@ -6,6 +6,10 @@ here. Only safetensors and JSON are read: neither can run code.
 
 import copy
 import json
+import os
+import shutil
+import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,6 +71,36 @@ def refuse_not_finite(tensors: Mapping[str, torch.Tensor], error: type[Exception
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
+
+ASIDE, FORGOTTEN = (
+    ".unfinished-",
+    3600,
+)  # seconds after which a directory that is still aside was left by a killed process
+
+
+@contextmanager
+def written_together(directory: Path) -> Iterator[Path]:
+    """A directory aside: the files that are written into it take their places in `directory` when the block ends.
+
+    They are synced first and then renamed one right behind the other. Where the block fails, or the disk is full, what
+    was there before stays as it was.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    for left in directory.glob(f"{ASIDE}*"):
+        if time.time() - left.stat().st_mtime > FORGOTTEN:
+            shutil.rmtree(left, ignore_errors=True)
+    aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=directory))
+    try:
+        yield aside
+        files = sorted(aside.iterdir())
+        for file in files:
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        for file in files:
+            file.replace(directory / file.name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
 
 DAMAGED = "{path} is damaged ({cause}): save it again"
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from lessonlib.lora import PREFIX
+from lessonlib.lora import PREFIX, LoRAError
+from lessonlib.lora.settings import settings
 from lessonlib.models.surgery import CONFIG, WEIGHTS, open_tensors, read_object, refuse_not_finite
 
 BASE = "base"  # the name under which the base itself is served
@@ -50,7 +51,11 @@ def check_name(name: str) -> str:
 
 
 def check_directory(directory: str | Path, below: str | Path | None = None) -> Path:
-    """The directory, absolute and without links in it. Raises EngineError where it is none or does not lie `below`."""
+    """The directory, absolute and without links in it.
+
+    Raises EngineError where it is none, and where it or something in it does not lie `below`: a link inside of a
+    directory leads outside as well as one to it.
+    """
     resolved = Path(directory).resolve()
     if below is not None and not resolved.is_relative_to(root := Path(below).resolve()):
         raise EngineError(
@@ -60,15 +65,21 @@ def check_directory(directory: str | Path, below: str | Path | None = None) -> P
         raise EngineError(
             f"{directory} is no directory: give the one that save_lora or PEFT wrote, with {CONFIG} in it"
         )
+    for path in sorted(resolved.rglob("*")) if below is not None else ():
+        if not (place := path.resolve()).is_relative_to(root):
+            raise EngineError(f"{path} is a link to {place}, which is not below {root}: put a copy of the file there")
     return resolved
 
 
 def check_files(directory: Path, shapes: dict[str, tuple[int, int]], max_rank: int) -> None:
     """Raise EngineError unless the directory holds a LoRA adapter for the base of these shapes, of at most this rank.
 
+    The configuration and the weights must be of one adapter: vLLM scales by the one what it takes from the other.
+
     shapes: (d_out, d_in) of each linear layer, by its path; `linear_shapes` gives them.
     """
-    refuse_config(read_config(directory), directory, max_rank)
+    config = read_config(directory)
+    refuse_config(config, directory, max_rank)
     ranks = {}
     missing = "{path} does not exist: an adapter's directory holds {path.name} (.bin files are not read)"
     damaged = "{path} is damaged ({cause}): save the adapter again"
@@ -84,11 +95,21 @@ def check_files(directory: Path, shapes: dict[str, tuple[int, int]], max_rank: i
                 f"{directory}: {path} has ranks {sides['A']} and {sides['B']}; expected two equal ones of at most "
                 f"{max_rank}: start the engine with a larger max_lora_rank, or save the adapter again"
             )
+    try:
+        said = settings(config, directory / CONFIG)
+        for path, sides in ranks.items():
+            said.refuse_other_rank(path, sides["A"])
+        said.refuse_other_targets(ranks, shapes, [path for path in shapes if path != "lm_head"])
+    except LoRAError as cause:
+        raise EngineError(str(cause)) from cause
 
 
 def read_config(directory: Path) -> dict:
     """The adapter's configuration. Raises EngineError where it is missing or no JSON object."""
     path = directory / CONFIG
+    for file in (path, directory / WEIGHTS):
+        if file.exists() and not file.is_file():
+            raise EngineError(f"{file} is no file: give the directory that save_lora or PEFT wrote")
     return read_object(
         path,
         EngineError,

@@ -7,7 +7,9 @@ of each row's adapter are gathered once for the batch, and two batched products 
 GPUs Punica has one kernel that gathers and multiplies: Chen et al., 2023, arXiv:2310.18547.)
 """
 
-from collections.abc import Sequence
+import functools
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,8 +47,23 @@ class BankedLinear(nn.Module):
         return h + (x @ A.mT @ B.mT).view_as(h)  # view_as: more rows than x has are an error
 
 
+def _alone(method: Callable) -> Callable:
+    """The method of a bank while no other thread uses it."""
+
+    @functools.wraps(method)
+    def waiting(bank, *args, **kwargs):
+        with bank._in_use:
+            return method(bank, *args, **kwargs)
+
+    return waiting
+
+
 class LoRABank:
     """A base model with many LoRA adapters in it, each under a number; -1 is the bare base.
+
+    Threads may share a bank: they take turns, each with the whole of its `using` block or call. (Coroutines of one
+    thread may not: leave the block before an `await`.) The model itself, outside of `using`, is the bare base only
+    while no thread is inside.
 
     model: without LoRA; it is frozen, and given back by `close`. adapters: directories in PEFT's format, models with
     LoRA, or adapters in memory (`Deltas`); they get the numbers 0, 1, ... r: the largest rank that the bank
@@ -68,7 +85,7 @@ class LoRABank:
             raise LoRAError("this model is in a bank already: add the adapter to that one, or close it first")
         if next(lora_layers(model), None):
             raise LoRAError("this model has LoRA itself: call remove_lora(model) first, or load a fresh one")
-        self.model, self._bare = model, bare_copy(model)
+        self.model, self._bare, self._in_use = model, bare_copy(model), threading.RLock()
         read = [self._read(adapter) for adapter in adapters]
         self.paths = sorted(read[0])
         self.r = max(update.r for adapter in read for update in adapter.values()) if r is None else r
@@ -95,6 +112,7 @@ class LoRABank:
 
     # --- adapters come and go ----------------------------------------------------------------------------------------
 
+    @_alone
     def add(self, adapter) -> int:
         """Take in one more, while the others stay as they are. Returns its number: a free one, or a new one.
 
@@ -110,6 +128,7 @@ class LoRABank:
         self._write(index, adapter)
         return index
 
+    @_alone
     def replace(self, index: int, adapter) -> None:
         """Put another adapter under this number; requests that come now get the new one."""
         self._refuse_number(index)
@@ -117,6 +136,7 @@ class LoRABank:
         self._refuse(adapter)
         self._write(index, adapter)
 
+    @_alone
     def remove(self, index: int) -> None:
         """Drop the adapter of this number: the others keep theirs, and this one is refused from now on."""
         self._refuse_number(index)
@@ -124,6 +144,7 @@ class LoRABank:
             layer.A[index], layer.B[index] = 0, 0
         self.used[index] = False
 
+    @_alone
     def close(self) -> nn.Module:
         """The base, bit for bit what it was, and frozen; the bank is empty from now on."""
         self.put({path: layer.base for path, layer in self.layers.items()})
@@ -144,14 +165,15 @@ class LoRABank:
         ...     logits = model(input_ids).logits
         """
         rows = list(rows)
-        for index in set(rows) - {BASE}:
-            self._refuse_number(index)
-        before = self._rows
-        self._choose(rows)
-        try:
-            yield self.model
-        finally:
-            self._choose(before)
+        with self._in_use:
+            for index in set(rows) - {BASE}:
+                self._refuse_number(index)
+            before = self._rows
+            self._choose(rows)
+            try:
+                yield self.model
+            finally:
+                self._choose(before)
 
     @torch.no_grad()
     def generate(

@@ -3,10 +3,11 @@
 import json
 import os
 import shutil
+import warnings
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import EvaConfig, LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_models import ALL, filled, tiny_model
 
@@ -100,6 +101,33 @@ def test_what_lies_elsewhere_is_refused_even_behind_dots_and_links(path, tmp_pat
         check_directory(path, "adapters")
 
 
+@pytest.mark.parametrize("place", [CONFIG, WEIGHTS, "more/notes.txt"])
+def test_a_file_that_is_a_link_to_elsewhere_is_refused(tmp_path, place):
+    root, outside = tmp_path / "adapters", tmp_path / "secret"
+    inside = root / "mine" / place
+    inside.parent.mkdir(parents=True)
+    outside.write_text("{}")
+    inside.symlink_to(outside)
+    with pytest.raises(EngineError, match=rf"{inside.name} is a link to {outside}, which is not below {root}"):
+        check_directory(root / "mine", below=root)
+
+
+def test_a_link_from_one_file_below_to_another_is_taken(tmp_path):
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "1f").write_text("{}")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / CONFIG).symlink_to(tmp_path / "blobs" / "1f")  # as in the cache of the Hub
+    assert check_directory(tmp_path / "mine", below=tmp_path) == tmp_path / "mine"
+
+
+@pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
+def test_what_is_no_file_is_refused_before_it_is_read(adapter, shapes, name):
+    (adapter / name).unlink()
+    os.mkfifo(adapter / name)  # reading it would wait for ever
+    with pytest.raises(EngineError, match=f"{name} is no file"):
+        check_files(adapter, shapes, max_rank=16)
+
+
 def test_a_directory_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(EngineError, match="is no directory"):
         check_directory(tmp_path / "nothing")
@@ -163,6 +191,30 @@ def test_what_vllm_cannot_serve_is_refused_by_name(adapter, shapes, name, value)
     configured(adapter, **{name: value})
     with pytest.raises(EngineError, match={"peft_type": "IA3", "r": "ranks"}.get(name, name)):
         check_files(adapter, shapes, max_rank=16)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"r": 8}, "has rank 4 in the weights, and .* says 8"),
+        ({"rank_pattern": {"q_proj": 2}}, "q_proj has rank 4 in the weights, and .* says 2"),
+        ({"target_modules": ["q_proj"]}, "the weights change .*, which .* does not name"),
+        ({"target_modules": [*ALL, "lm_head"]}, "names lm_head, of which the weights hold nothing"),
+        ({"alpha_pattern": 2}, "sets alpha_pattern = 2"),
+    ],
+)
+def test_files_of_two_adapters_are_refused(adapter, shapes, changes, message):
+    configured(adapter, **changes)
+    with pytest.raises(EngineError, match=message):
+        check_files(adapter, shapes, max_rank=16)
+
+
+def test_an_adapter_started_with_eva_is_admitted_as_peft_wrote_it(tmp_path, shapes):
+    with warnings.catch_warnings():  # PEFT's: it wants the data from which EVA starts
+        warnings.simplefilter("ignore")
+        config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights="eva", eva_config=EvaConfig())
+        get_peft_model(tiny_model(), config).save_pretrained(tmp_path)
+    check_files(tmp_path, shapes, max_rank=16)
 
 
 @pytest.mark.parametrize("name", [CONFIG, WEIGHTS])

@@ -1,5 +1,6 @@
 """Claims of lessonlib.serving.bank. References: PEFT's `adapter_names`, each adapter alone in a LoRA model, the bare base."""
 
+import threading
 import warnings
 
 import pytest
@@ -178,6 +179,33 @@ def test_a_batch_under_way_keeps_its_adapter(bank, make_tiny, tiny_tokens):
         bank.replace(1, random_adapter(make_tiny(), 9))
         assert torch.equal(logits(model, tiny_tokens), before)
     assert not torch.equal(served(bank, [1], tiny_tokens), before)
+
+
+def test_threads_that_share_a_bank_each_get_their_own_adapter(bank, tiny_tokens):
+    want, wrong = {row: served(bank, [row], tiny_tokens) for row in (0, 1, -1)}, []
+
+    def ask(row):
+        for _ in range(20):
+            if not torch.allclose(served(bank, [row], tiny_tokens), want[row], atol=1e-5):
+                wrong.append(row)
+
+    threads = [threading.Thread(target=ask, args=[row]) for row in (0, 1, 0, 1, -1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_another_thread_replaces_an_adapter_only_behind_the_block_that_uses_it(bank, make_tiny, tiny_tokens):
+    old, new = served(bank, [0], tiny_tokens), random_adapter(make_tiny(), seed=9)
+    replacing = threading.Thread(target=bank.replace, args=[0, new])
+    with bank.using([0]) as model:
+        replacing.start()
+        replacing.join(0.1)
+        assert replacing.is_alive() and torch.equal(logits(model, tiny_tokens), old)
+    replacing.join()
+    assert not torch.allclose(served(bank, [0], tiny_tokens), old, atol=1e-3)
 
 
 def test_the_base_comes_back_bit_for_bit(make_tiny, tiny_tokens, adapters):
