@@ -90,7 +90,10 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as cause:
-        if cause.errno not in (errno.EINVAL, errno.ENOTSUP):  # of a file system that cannot, for a directory above all
+        if cause.errno not in (
+            errno.EINVAL,
+            errno.ENOTSUP,
+        ):  # of a file system that cannot, for a directory above all
             raise
     finally:
         os.close(handle)

@@ -197,7 +197,9 @@ class Checkpoint:
 
     def files(self) -> list[Path]:
         """What lies there of it: the whole one, and what a kill in the midst of writing has left."""
-        return [path for path in self.path.parent.glob(f"{glob.escape(self.path.stem)}.*") if _run(path) == self.path.stem]
+        return [
+            path for path in self.path.parent.glob(f"{glob.escape(self.path.stem)}.*") if _run(path) == self.path.stem
+        ]
 
     def remove(self) -> None:
         for file in [*self.files(), Path(self.lock.lock_file)]:

@@ -147,7 +147,9 @@ def test_a_damaged_checkpoint_is_said_and_the_run_begins_anew(eager, whole, capf
 def test_without_a_home_and_a_known_user_the_training_goes_on(eager, whole, monkeypatch, capfd):
     monkeypatch.delenv("LESSONLIB_WORK")
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
-    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("Could not determine home directory.")))
+    monkeypatch.setattr(
+        Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("Could not determine home directory."))
+    )
     assert train().losses == whole
     assert "not kept on its way (there is no home directory): set LESSONLIB_WORK" in capfd.readouterr().out
 
