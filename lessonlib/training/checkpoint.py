@@ -215,6 +215,10 @@ class Unfinished(NamedTuple):
     seconds: float
     running: bool
 
+    def __str__(self):
+        age = f"{self.seconds / 86400:.0f} days" if self.seconds > 2 * 86400 else f"{self.seconds / 3600:.1f} hours"
+        return f"{self.name}: {self.bytes / 1e6:.1f} MB, {age} old{', a process is at it' if self.running else ''}"
+
 
 def unfinished() -> list[Unfinished]:
     """What lies in `work_directory()` of runs that were not trained to their end, the newest first.

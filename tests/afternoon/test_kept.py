@@ -71,7 +71,7 @@ def test_what_a_kill_left_is_nobody_elses_and_is_removed(tmp_path):
 
 def test_one_directory_is_one_calls_at_a_time(tmp_path, cache):
     with kept.held(tmp_path / "out"), kept.held(tmp_path / "other"):
-        with pytest.raises(AfternoonError, match="another process is at the afternoon in .*out: wait for it"):
+        with pytest.raises(AfternoonError, match=r"another process is at the afternoon in .*out: wait for it"):
             with kept.held(tmp_path / "x" / ".." / "out"):
                 pass
     with kept.held(tmp_path / "out"):
