@@ -44,7 +44,7 @@ def examine(fetch: bool = False) -> Iterator[tuple[bool, str, str]]:
         f"close programs: {NEEDED_GB_MEMORY} GB are needed",
     )
     yield _attempt("a place for base models", lambda: _disk(cache_directory()))
-    yield _attempt("unfinished runs", _unfinished)
+    yield _unfinished()
     if fetch:
         yield _attempt("base model", lambda: (True, f"base model in {find_base()}", ""))
 
@@ -57,9 +57,13 @@ def _disk(cache: Path) -> tuple[bool, str, str]:
 
 
 def _unfinished() -> tuple[bool, str, str]:
-    from lessonlib.training.checkpoint import unfinished
+    from lessonlib.training.checkpoint import OWN, unfinished
 
-    if not (runs := unfinished()):
+    try:
+        runs = unfinished()
+    except OSError as cause:
+        return False, f"unfinished runs ({cause})", f"set {OWN}"
+    if not runs:
         return True, "no unfinished runs", ""
     lines = [f"{len(runs)} unfinished runs, which the same cell takes up; `--clear` removes them:", *map(str, runs)]
     return True, "\n       ".join(lines), ""
@@ -74,13 +78,13 @@ def _attempt(what: str, step: Callable[[], tuple[bool, str, str]]) -> tuple[bool
 
 def clear() -> int:
     """Remove all unfinished runs but those that a living process is at, and say which; how many could not be removed."""
-    from lessonlib.training.checkpoint import clear, unfinished, work_directory
+    from lessonlib.training.checkpoint import OWN, clear, unfinished, work_directory
 
     try:
         runs = unfinished()
         removed = clear(runs)
     except OSError as problem:
-        print(f"[FAIL] unfinished runs: {problem}: set LESSONLIB_WORK to where they are")
+        print(f"[FAIL] unfinished runs ({problem}): set {OWN}")
         return 1
     for run in runs:
         print(f"{'removed' if run in removed else 'kept'} {run}")

@@ -130,6 +130,8 @@ class Checkpoint:
         self.lock.release()
 
     def load_into(self, steps, history) -> None:
+        """Go on where it stood, if it is there. Raises DamagedCheckpoint, OSError or SafetensorError, with `Steps` as they
+        were, where the file is not what `save` wrote."""
         if not self.path.exists():
             return
         parameters, device = steps.parameters, steps.device
