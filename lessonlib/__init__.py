@@ -12,6 +12,7 @@ Symbols, the same in all ten:
 
 import logging
 import os
+import sys
 
 # Nothing here may reach for the network by itself; `load_base(source="hub")` lifts this for its own call.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -23,6 +24,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # bitsandbytes looks for an optional kernel package when PEFT imports it, and says so in every notebook.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+for _stream in (sys.stdout, sys.stderr):
+    # A terminal or a file that takes ASCII alone gets a question mark for "×", and the call goes on.
+    if hasattr(_stream, "reconfigure") and not str(_stream.encoding).lower().startswith("utf"):
+        _stream.reconfigure(errors="replace")
 
 __all__ = ["Session", "start"]
 __version__ = "0.1.0"

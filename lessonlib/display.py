@@ -1,13 +1,21 @@
-"""What a cell shows: one progress bar that leaves a single line behind, tables, lines that fit the page, numbers to draw.
+"""What leaves a process: what a cell shows, and files that are written whole or not at all.
+
+A cell shows one progress bar that leaves a single line behind, tables, lines that fit the page, numbers to draw.
 
 In a notebook the bar is one output that is updated in place and stays as its final line: no widget, nothing on
 stderr. In a terminal it is tqdm's ordinary bar on stdout. Where stdout is a file, only the final line is written.
 """
 
+import contextlib
+import errno
 import html
 import io
+import os
+import secrets
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from IPython import get_ipython
@@ -35,6 +43,72 @@ def to_numpy(values) -> np.ndarray:
         return np.asarray(values)
     here = values.detach().cpu()
     return (here.float() if here.is_floating_point() and here.itemsize < 4 else here).numpy()
+
+
+# --- files ---------------------------------------------------------------------------------------------------
+
+ASIDE = ".partial"  # how a name ends that is not whole yet, or that a process left behind which was killed at it
+
+
+@contextlib.contextmanager
+def written_aside(path: str | Path) -> Iterator[Path]:
+    """A place beside `path` for a file or a directory to be written; whole and on the disk, it takes that name in one step.
+
+    Whoever reads finds the old one or the new one, whatever stops the process or the machine, and two processes that
+    write one name do not meet. A directory that is there is put away first: for that moment there is none. Where the
+    block raises, or the disk does, nothing of the new one stays. Raises OSError where it cannot be written.
+    """
+    path = Path(path)
+    aside = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{ASIDE}")
+    old = aside.with_name(f"{aside.stem}-old{ASIDE}")
+    try:
+        yield aside
+        synced(aside)
+        if path.is_dir():
+            path.replace(old)
+        aside.replace(path)
+        _sync(path.parent)
+    finally:
+        if old.exists() and not path.exists():
+            old.replace(path)
+        for leftover in (aside, old):
+            remove(leftover)
+
+
+def synced(path: Path) -> Path:
+    """The path, once the disk holds it, a directory with all that is in it: a name may outlive a power cut, and its
+    content not. Raises OSError where the disk does not take it."""
+    for part in [*(path.rglob("*") if path.is_dir() else ()), path]:
+        _sync(part)
+    return path
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # which cannot be opened there
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as cause:
+        if cause.errno not in (
+            errno.EINVAL,
+            errno.ENOTSUP,
+        ):  # of a file system that cannot, for a directory above all
+            raise
+    finally:
+        os.close(handle)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a directory, as far as that can be done."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+# --- cells ---------------------------------------------------------------------------------------------------
 
 
 class _Line(TextDisplayObject):

@@ -109,7 +109,7 @@ def _free_in_containers() -> Iterator[int]:
 
 def _text(path: str) -> str:
     try:
-        with open(path) as file:  # noqa: PTH123
+        with open(path, encoding="utf8", errors="replace") as file:  # noqa: PTH123
             return file.read().strip()
     except OSError:
         return ""
@@ -160,7 +160,7 @@ def processor() -> str:
 
     info = Path("/proc/cpuinfo")
     if info.exists():
-        for line in info.read_text().splitlines():
+        for line in info.read_text("utf8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()

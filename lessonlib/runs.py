@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from lessonlib.corpora import DATA
-from lessonlib.display import PAGE
+from lessonlib.display import PAGE, written_aside
 from lessonlib.evaluation import Accuracy, wilson_interval
 
 DIRECTORY = DATA / "runs"
@@ -87,9 +87,8 @@ def keep(run: Run) -> Run:
     """Write a run, whole or not at all, in place of an older one of its id, and read it back."""
     path = _path(run.id)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(run), indent=1) + "\n", "utf8")
-    partial.replace(path)
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(asdict(run), indent=1) + "\n", "utf8")
     _read.cache_clear()
     return _read(path)
 

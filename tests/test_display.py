@@ -1,10 +1,13 @@
 """Claims of lessonlib.display. The bar: off a terminal, in one (a pseudo-terminal), in a notebook (a stand-in for its
 kernel). The table: beside html's own parser."""
 
+import contextlib
+import errno
 import os
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +15,7 @@ import pytest
 import torch
 
 from lessonlib import display
-from lessonlib.display import Bar, Table, to_numpy, widget_view
+from lessonlib.display import Bar, Table, to_numpy, widget_view, written_aside
 
 # --- widgets --------------------------------------------------------------------------------------------------
 
@@ -165,3 +168,75 @@ def test_what_trains_and_what_is_no_tensor_leave_too():
     assert to_numpy([1, 2]).tolist() == [1, 2]
     already = np.ones(3)
     assert to_numpy(already) is already
+
+
+# --- files -------------------------------------------------------------------------------------------------
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_a_file_takes_its_name_once_it_is_whole_and_on_the_disk(tmp_path, monkeypatch):
+    path, synced = tmp_path / "a ü.json", []
+    path.write_text("old")
+    monkeypatch.setattr(display, "_sync", lambda path: synced.append(path.name))
+    with written_aside(path) as aside:
+        aside.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new" and names(tmp_path) == ["a ü.json"]
+    assert synced == [aside.name, tmp_path.name]
+
+
+def test_what_fails_leaves_the_old_one_and_nothing_else(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    with pytest.raises(OSError, match="full"), written_aside(path) as aside:
+        aside.write_text("a part")
+        raise OSError("full")
+    assert path.read_text() == "old" and names(tmp_path) == ["a.json"]
+
+
+def test_a_directory_takes_the_place_of_another_as_a_whole(tmp_path):
+    path = tmp_path / "adapter"
+    for files in ({"config": "1", "weights": "1"}, {"config": "2"}):
+        with written_aside(path) as aside:
+            aside.mkdir()
+            for name, text in files.items():
+                (aside / name).write_text(text)
+        assert {file.name: file.read_text() for file in path.iterdir()} == files
+    assert names(tmp_path) == ["adapter"]
+
+
+def test_a_directory_that_cannot_take_the_place_gives_it_back(tmp_path, monkeypatch):
+    path = tmp_path / "adapter"
+    path.mkdir()
+    (path / "config").write_text("old")
+    real = Path.replace
+
+    def replace(self, target):
+        if target == path and not self.stem.endswith("-old"):
+            raise OSError("not now")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(OSError, match="not now"), written_aside(path) as aside:
+        aside.mkdir()
+    assert (path / "config").read_text() == "old" and names(tmp_path) == ["adapter"]
+
+
+def test_two_that_write_one_name_do_not_meet(tmp_path):
+    path = tmp_path / "a.json"
+    with written_aside(path) as first, written_aside(path) as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first" and names(tmp_path) == ["a.json"]
+
+
+def test_a_disk_that_does_not_take_it_is_an_error_and_a_file_system_without_sync_is_none(tmp_path, monkeypatch):
+    for number, held in ((errno.ENOSPC, False), (errno.EINVAL, True)):
+        monkeypatch.setattr(os, "fsync", lambda handle, number=number: (_ for _ in ()).throw(OSError(number, "no")))
+        with contextlib.nullcontext() if held else pytest.raises(OSError, match="no"):
+            with written_aside(tmp_path / "a.json") as aside:
+                aside.write_text("x")
+        assert (tmp_path / "a.json").exists() == held

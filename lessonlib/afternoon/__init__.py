@@ -22,7 +22,8 @@ from .checks import (
     variants,
     verify,
 )
-from .pipeline import begin, judge, main, run
+from .kept import begin
+from .pipeline import judge, main, run
 from .service import (
     arm_watch,
     load,

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lessonlib.corpora.own import SPLITS
+from lessonlib.display import written_aside
 from lessonlib.lora import load_lora, merge_lora, remove_lora
 from lessonlib.quantization.linear import to_four_bits
 from lessonlib.quantization.qlora import model_bytes
@@ -88,8 +89,9 @@ def verify(fresh: Callable, adapter: str | Path, task: LabelTask, model: nn.Modu
 
 def save_merged(model: nn.Module, tokenizer, directory: str | Path) -> Path:
     """Write a whole model, such as a merged one, as safetensors, with its tokenizer: for a place that knows no adapters."""
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+    with written_aside(directory) as aside:
+        model.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
     return Path(directory)
 
 

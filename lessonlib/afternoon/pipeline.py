@@ -10,47 +10,27 @@ validation texts; the test texts only judge.
 
 import argparse
 import functools
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from safetensors import SafetensorError
 from torch import nn
 
 from lessonlib.corpora.own import SPLITS, CorpusError, contradictions, read, split, write_splits
-from lessonlib.models import find_base, load_base, sha256
+from lessonlib.display import written_aside
+from lessonlib.lora import LoRAError
+from lessonlib.models import ModelFileError, find_base, load_base, sha256
+from lessonlib.models.cache import fingerprint
 from lessonlib.serving import release
 from lessonlib.serving.report import Check, Report
 
 from .answers import AfternoonError, off_task_scores
 from .checks import figures, off_task_checks, quality_checks, variants, verify
+from .kept import begin, held
 from .service import serving, watching
 from .trials import Artifacts, tune
-
-STATE = "afternoon.json"
-
-
-def begin(out: str | Path, settings: dict) -> Path:
-    """The directory that everything goes into. Nothing of anybody else's is written over.
-
-    Raises AfternoonError where it holds other files, or an afternoon with other settings.
-    """
-    out = Path(out)
-    path = out / STATE
-    if path.exists():
-        before = json.loads(path.read_text("utf8"))
-        if odd := sorted(name for name in settings.keys() | before.keys() if settings.get(name) != before.get(name)):
-            raise AfternoonError(
-                f"{out} holds an afternoon with another {odd[0]} ({before.get(odd[0])!r}, now {settings.get(odd[0])!r}): "
-                "name another directory with --out (OUT=), or remove this one"
-            )
-        print(f"Taking up {out}: what is there is used, the report is written anew.")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise AfternoonError(f"{out} exists and is not an afternoon's: name another directory with --out (OUT=)")
-    out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings, indent=1) + "\n", "utf8")
-    return out
 
 
 def run(
@@ -69,24 +49,38 @@ def run(
 
     threshold: the accuracy that the model has to reach; None takes the best on the validation texts of what needs no
     training: the most frequent label, word counts, the base zero-shot.
-    Raises CorpusError for a file that cannot be used, AfternoonError for a directory that is somebody else's.
+    Raises CorpusError for a file that cannot be used, ModelFileError for a model that cannot, AfternoonError for numbers
+    out of range, and for a directory that is somebody else's or that another process is at.
     """
+    _require_numbers(steps, threshold, seed)
     began, base, fresh = time.perf_counter(), find_base(model), functools.partial(load_base, model)
     rows = read(file, text, label)
     splits = split(rows, seed)
     settings = {"file": sha256(Path(file)), "text": text, "label": label, "model": model, "steps": steps}
-    out = begin(out, settings | {"threshold": threshold, "seed": seed})
-    write_splits(splits, out / "splits")
-    sizes = ", ".join(f"{side} {len(splits[side])}" for side in SPLITS)
-    print(f"Read: {len(rows)} rows, {sizes}", flush=True)
-    artifacts, tuned, tokenizer = tune(fresh, splits, out, steps=steps, threshold=threshold, seed=seed)
-    checks, facts = judge(artifacts, tuned, tokenizer, fresh, base, out, keep_merged)
-    facts |= {"copies with two labels, lines": contradictions(rows)}
-    facts |= {"seconds in all": round(time.perf_counter() - began)}
-    origin = release.provenance(base=base, adapter=out / "adapter", data=file, splits=out / "splits")
-    report = Report(f"Afternoon with {Path(file).name}", [*checks, release.unchanged(origin)], facts, origin)
-    report.write(out)
+    settings |= {"threshold": threshold, "seed": seed, "base": fingerprint(base)}
+    with held(out):
+        out = begin(out, settings)
+        with written_aside(out / "splits") as aside:
+            write_splits(splits, aside)
+        sizes = ", ".join(f"{side} {len(splits[side])}" for side in SPLITS)
+        print(f"Read: {len(rows)} rows, {sizes}", flush=True)
+        artifacts, tuned, tokenizer = tune(fresh, splits, out, steps=steps, threshold=threshold, seed=seed)
+        checks, facts = judge(artifacts, tuned, tokenizer, fresh, base, out, keep_merged)
+        facts |= {"copies with two labels, lines": contradictions(rows)}
+        facts |= {"seconds in all": round(time.perf_counter() - began)}
+        origin = release.provenance(base=base, adapter=out / "adapter", data=file, splits=out / "splits")
+        report = Report(f"Afternoon with {Path(file).name}", [*checks, release.unchanged(origin)], facts, origin)
+        report.write(out)
     return report
+
+
+def _require_numbers(steps: int, threshold: float | None, seed: int) -> None:
+    if steps < 1:
+        raise AfternoonError(f"--steps {steps}: give a whole number from 1")
+    if threshold is not None and not 0 <= threshold <= 1:  # nan is not either
+        raise AfternoonError(f"--threshold {threshold}: give an accuracy from 0 to 1, such as 0.85")
+    if not 0 <= seed < 2**32:
+        raise AfternoonError(f"--seed {seed}: give a whole number from 0 to {2**32 - 1}")
 
 
 def judge(
@@ -109,7 +103,11 @@ def judge(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command: its arguments, or those given; 0, or 2 where the file or the directory cannot be used."""
+    """The command: its arguments, or those given. Returns the exit code.
+
+    0: the report is written. 1, with --strict: one of its checks failed. 2: a file, a model, a directory or a number
+    cannot be used, which a line on stderr says.
+    """
     parser = argparse.ArgumentParser(prog="lessonlib.afternoon", description=__doc__.split("\n")[0])
     parser.add_argument("file", help="a CSV file whose first line names the columns, or JSONL; UTF-8")
     parser.add_argument("--text", default="text", help="the column of texts")
@@ -120,13 +118,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threshold", type=float, help="accuracy to reach (default: the best baseline's)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--merged", action="store_true", help="keep the merged model as well (as large as the base)")
+    parser.add_argument("--strict", action="store_true", help="exit code 1 where a check of the report fails")
     options = parser.parse_args(arguments)
     out = options.out or f"afternoon-{Path(options.file).stem}"
     settings = {name: getattr(options, name) for name in ("model", "steps", "threshold", "seed")}
     try:
         report = run(options.file, options.text, options.label, out, keep_merged=options.merged, **settings)
-    except (CorpusError, AfternoonError) as error:
+    except (CorpusError, AfternoonError, ModelFileError, LoRAError, MemoryError) as error:
         print(error, file=sys.stderr)
         return 2
+    except (OSError, SafetensorError) as error:  # a disk that is full or read-only, a file that cannot be read
+        print(f"{error}: free some disk or name another place; the same command goes on from here", file=sys.stderr)
+        return 2
     print(f"\n{report}\n\nWritten: {out}/report.md, report.json, adapter, splits, watch.json")
-    return 0
+    return 1 if options.strict and not report.passed else 0

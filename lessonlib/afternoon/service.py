@@ -1,7 +1,6 @@
 """The model in service: served and sent requests, and watched for what has changed."""
 
 import functools
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +14,10 @@ from lessonlib.serving.report import Check
 from lessonlib.training.labels import LabelTask
 
 from .answers import Answers, InputRefused, Predictor
+from .kept import keep, kept
 from .trials import Artifacts
 
+WATCH = "watch.json"
 SERVED_AS = "afternoon"  # the adapter's name on the server
 NOT_SERVED = "not run: there is no vLLM here; `make serve-env` in the course's folder, then this command again"
 
@@ -109,14 +110,17 @@ def arm_watch(
     validation: Answers, labels: Sequence[str], directory: str | Path, level: float = 0.01
 ) -> PredictionDrift:
     """A watch over the labels that the service will give, against those on the validation texts; kept in watch.json."""
-    watch = {"labels": list(labels), "level": level, "predictions": validation.labels}
-    (Path(directory) / "watch.json").write_text(json.dumps(watch) + "\n", "utf8")
+    keep(Path(directory) / WATCH, {"labels": list(labels), "level": level, "predictions": validation.labels})
     return read_watch(directory)
 
 
 def read_watch(directory: str | Path) -> PredictionDrift:
-    """The watch that `arm_watch` left in a directory: call it with a window of label numbers."""
-    watch = json.loads((Path(directory) / "watch.json").read_text("utf8"))
+    """The watch that `arm_watch` left in a directory: call it with a window of label numbers.
+
+    Raises AfternoonError, with what to do, where its file is damaged, and FileNotFoundError where there is none.
+    """
+    cure = "call the afternoon's command again, which writes it anew"
+    watch = kept(Path(directory) / WATCH, {"labels", "level", "predictions"}, cure)
     return PredictionDrift(watch["predictions"], labels=len(watch["labels"]), level=watch["level"])
 
 

@@ -5,7 +5,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,12 +14,15 @@ from torch import nn
 
 from lessonlib.corpora.baselines import word_counts
 from lessonlib.corpora.own import SPLITS
+from lessonlib.display import written_aside
 from lessonlib.evaluation import Accuracy
 from lessonlib.lora import add_lora, load_lora, save_lora
+from lessonlib.models import sha256
 from lessonlib.training import fit, seed_everything
 from lessonlib.training.labels import LabelTask
 
-from .answers import Answers, OffTaskScores, ask, off_task_scores, question
+from .answers import AfternoonError, Answers, OffTaskScores, ask, off_task_scores, question
+from .kept import keep, kept
 
 RATES = (1e-3, 2e-3)
 
@@ -58,12 +61,20 @@ class Threshold(NamedTuple):
 
 
 def state_threshold(directory: str | Path, value: float) -> Threshold:
-    """Write down what the model has to reach, before it is trained; what was written first stays."""
+    """Write down what the model has to reach, before it is trained; what was written first stays.
+
+    A damaged file is written anew, which is said; what was trained before it counts as trained too early.
+    """
     path = Path(directory) / "threshold.json"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(Threshold(value, time.time())._asdict()) + "\n", "utf8")
-    return Threshold(**json.loads(path.read_text("utf8")))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return Threshold(**kept(path, set(Threshold._fields), "it is stated anew, now"))
+    except AfternoonError as damaged:
+        print(damaged, flush=True)
+    except FileNotFoundError:
+        pass
+    keep(path, Threshold(value, time.time())._asdict())
+    return state_threshold(directory, value)
 
 
 # --- train -----------------------------------------------------------------------------------------------------------
@@ -82,6 +93,7 @@ class Trial:
     losses: list[float]
     settings: dict
     directory: str
+    files: dict[str, str]  # sha256 of each of the adapter's
 
     def __repr__(self):
         return f"rate {self.learning_rate:g}: validation {self.validation:.3f}, loss {self.validation_loss:.3f}"
@@ -98,11 +110,13 @@ def train(
     batch_size: int = 8,
     r: int = 8,
     seed: int = 0,
+    after: float = 0.0,
 ) -> list[Trial]:
     """LoRA on all linear layers, once for each rate; `best` says which won on validation.
 
     fresh(): gives (model, tokenizer), the base anew. Each trial's adapter stays below `directory`; a call that finds
     one with the same settings, texts and prompt takes it, and one that was stopped goes on from its last steps.
+    after: seconds since 1970, before which none of them ends, should the machine's clock be set back meanwhile.
     """
     rows = splits["train"]
     fingerprint = hashlib.sha256(
@@ -113,7 +127,7 @@ def train(
         settings = {"learning_rate": rate, "steps": steps, "batch_size": batch_size, "r": r, "seed": seed}
         settings["asked"] = fingerprint
         own = Path(directory) / f"rate-{rate:g}"
-        trial = _finished(own, settings) or _trial(fresh, task, splits, own, settings)
+        trial = _finished(own, settings) or _trial(fresh, task, splits, own, settings, after)
         trials.append(trial)
     return trials
 
@@ -123,7 +137,9 @@ def best(trials: Sequence[Trial]) -> Trial:
     return max(trials, key=lambda trial: (trial.validation, -trial.validation_loss))
 
 
-def _trial(fresh: Callable, task: LabelTask, splits: DatasetDict, directory: Path, settings: dict) -> Trial:
+def _trial(
+    fresh: Callable, task: LabelTask, splits: DatasetDict, directory: Path, settings: dict, after: float
+) -> Trial:
     steps, batch_size, r, seed = (settings[name] for name in ("steps", "batch_size", "r", "seed"))
     model, _ = fresh()
     seed_everything(seed)
@@ -132,27 +148,39 @@ def _trial(fresh: Callable, task: LabelTask, splits: DatasetDict, directory: Pat
     batches = task.training_batches(rows["text"], rows["label"], steps=steps, batch_size=batch_size, seed=seed)
     history = fit(model, batches, learning_rate=settings["learning_rate"], resume="afternoon")
     answers = ask(model, task, splits["validation"], f"Rate {settings['learning_rate']:g}, validation")
-    save_lora(model, directory)
-    trial = Trial(
-        learning_rate=settings["learning_rate"],
-        validation=answers.accuracy.value,
-        validation_loss=answers.loss,
-        seconds=history.seconds,
-        trainable=history.trainable,
-        ended=time.time(),
-        losses=[round(loss, 4) for loss in history.losses],
-        settings=settings,
-        directory=str(directory),
-    )
-    (directory / "trial.json").write_text(json.dumps(asdict(trial), indent=1) + "\n", "utf8")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(directory) as aside:
+        save_lora(model, aside)
+        trial = Trial(
+            learning_rate=settings["learning_rate"],
+            validation=answers.accuracy.value,
+            validation_loss=answers.loss,
+            seconds=history.seconds,
+            trainable=history.trainable,
+            ended=max(time.time(), after + history.seconds),
+            losses=[round(loss, 4) for loss in history.losses],
+            settings=settings,
+            directory=str(directory),
+            files={path.name: sha256(path) for path in aside.iterdir()},
+        )
+        keep(aside / "trial.json", asdict(trial))
     return trial
 
 
 def _finished(directory: Path, settings: dict) -> Trial | None:
-    path = directory / "trial.json"
-    if not path.exists():
+    """The trial that is there, whole and with these settings; None where it has to be trained."""
+    anew, names = "this trial is trained anew", {field.name for field in fields(Trial)}
+    try:
+        trial = Trial(**kept(directory / "trial.json", names, anew) | {"directory": str(directory)})
+    except FileNotFoundError:
         return None
-    trial = Trial(**json.loads(path.read_text("utf8")) | {"directory": str(directory)})
+    except AfternoonError as damaged:
+        print(damaged, flush=True)
+        return None
+    for name, expected in trial.files.items():
+        if not (directory / name).is_file() or sha256(directory / name) != expected:
+            print(f"{directory / name} is not what was written there: {anew}", flush=True)
+            return None
     return trial if trial.settings == settings else None
 
 
@@ -169,15 +197,20 @@ def save(fresh: Callable, trial: Trial, task: LabelTask, directory: str | Path) 
     """
     model, _ = fresh()
     load_lora(model, trial.directory)
-    save_lora(model, directory)
-    task.write(directory)
+    with written_aside(directory) as aside:
+        save_lora(model, aside)
+        task.write(aside)
     return model
 
 
 def read_task(tokenizer, directory: str | Path) -> LabelTask:
-    """The question that an adapter's directory holds beside it, as `LabelTask.write` wrote it."""
-    fields = json.loads((Path(directory) / "task.json").read_text("utf8"))
-    return LabelTask(tokenizer, fields["labels"], fields["words"], fields["template"], fields["max_tokens"])
+    """The question that an adapter's directory holds beside it, as `LabelTask.write` wrote it.
+
+    Raises AfternoonError, with what to do, where its file is damaged, and FileNotFoundError where there is none.
+    """
+    cure = "call the command again that wrote it"
+    task = kept(Path(directory) / "task.json", {"labels", "words", "template", "max_tokens"}, cure)
+    return LabelTask(tokenizer, task["labels"], task["words"], task["template"], task["max_tokens"])
 
 
 @dataclass
@@ -208,7 +241,7 @@ def tune(fresh: Callable, splits: DatasetDict, out: Path, *, steps: int, thresho
     del model
     hardest = max(scores.validation.value for scores in floor.values())
     goal = state_threshold(out, hardest if threshold is None else threshold)
-    trials = train(fresh, task, splits, out / "trials", steps=steps, seed=seed)
+    trials = train(fresh, task, splits, out / "trials", steps=steps, seed=seed, after=goal.stated)
     tuned = save(fresh, best(trials), task, out / "adapter")
     validation = ask(tuned, task, splits["validation"], "Validation")
     test = ask(tuned, task, splits["test"], "Test")

@@ -6,6 +6,8 @@ import json
 import os
 from pathlib import Path
 
+from lessonlib.display import synced
+
 MANIFEST = "lessonlib.json"
 LARGE = 500_000_000  # bytes of a file that takes longer to hash than to load
 
@@ -15,8 +17,16 @@ class ModelFileError(RuntimeError):
 
 
 def cache_directory() -> Path:
-    """Where base models are kept: $LESSONLIB_CACHE, else ~/.cache/lessonlib. It may be shared and read-only."""
-    return Path(os.environ.get("LESSONLIB_CACHE") or Path.home() / ".cache" / "lessonlib")
+    """Where base models are kept: $LESSONLIB_CACHE, else ~/.cache/lessonlib. It may be shared and read-only.
+
+    Raises ModelFileError where neither is known.
+    """
+    try:
+        return Path(os.environ.get("LESSONLIB_CACHE") or Path.home() / ".cache" / "lessonlib")
+    except RuntimeError as cause:  # no HOME, and a user that the system does not know
+        raise ModelFileError(
+            "there is no home directory to keep base models in: set LESSONLIB_CACHE to a directory that you can write"
+        ) from cause
 
 
 def sha256(path: Path) -> str:
@@ -31,12 +41,23 @@ def _sha256(path: Path, size: int, modified: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def fingerprint(directory: Path) -> str:
+    """What a base model is, whatever its directory is called: a sha256 over its weights, configuration and tokenizer."""
+    kinds = ("*.safetensors", "*.bin", "config.json", "tokenizer*")
+    files = {path.name: sha256(path) for kind in kinds for path in directory.glob(kind) if path.is_file()}
+    return hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()
+
+
 def write_manifest(directory: Path, gguf: Path) -> None:
-    """Write beside the files of a converted model what each must be, and from which 4-bit file they came."""
+    """Write beside the files of a converted model what each must be, and from which 4-bit file they came.
+
+    All of them are on the disk then, so that the directory can take its name.
+    """
     files = {path.name: sha256(path) for path in sorted(directory.iterdir())}
     large = {name: seen for name in files if (seen := _seen(directory / name))[0] > LARGE}
     about = {"gguf_sha256": sha256(gguf), "files": files} | ({"seen": large} if large else {})
-    (directory / MANIFEST).write_text(json.dumps(about, indent=1))
+    (directory / MANIFEST).write_text(json.dumps(about, indent=1), "utf8")
+    synced(directory)
 
 
 def verify(directory: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from lessonlib.display import Table
+from lessonlib.display import Table, written_aside
 
 # The nine lines of the list, and how the names begin of the checks that answer each.
 CHECKLIST = {
@@ -127,7 +127,8 @@ class Report:
             "report.md": self.markdown(),
         }
         for name, text in files.items():
-            (directory / name).write_text(text, "utf8")
+            with written_aside(directory / name) as aside:
+                aside.write_text(text, "utf8")
         return [directory / name for name in files]
 
     @classmethod

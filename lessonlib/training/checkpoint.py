@@ -6,6 +6,7 @@ directory of the person's own, is one process's at a time, and where it cannot b
 
 import contextlib
 import functools
+import glob
 import hashlib
 import inspect
 import json
@@ -16,17 +17,20 @@ import sys
 import time
 import types
 import warnings
+import zlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import distributed
 
-from lessonlib.display import Bar
+from lessonlib.display import ASIDE, Bar, remove, written_aside
 
 # What nobody takes up again is cleared when another run is begun: the oldest of a name, and whatever has lain so long.
 OTHERS_OF_A_NAME, DAYS = 2, 14
@@ -41,9 +45,16 @@ def first_process() -> bool:
 
 
 def work_directory() -> Path:
-    """Where a person's unfinished work is kept, never shared: $LESSONLIB_WORK, else the user's own state directory."""
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return Path(os.environ.get("LESSONLIB_WORK") or state / "lessonlib")
+    """Where a person's unfinished work is kept, never shared: $LESSONLIB_WORK, else the user's own state directory.
+
+    Raises NotADirectoryError where neither is known.
+    """
+    if own := os.environ.get("LESSONLIB_WORK"):
+        return Path(own)
+    try:
+        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "lessonlib"
+    except RuntimeError as cause:  # no HOME, and a user that the system does not know
+        raise NotADirectoryError("there is no home directory") from cause
 
 
 def take_up(name: str | None, steps, history) -> "Checkpoint | None":
@@ -55,20 +66,29 @@ def take_up(name: str | None, steps, history) -> "Checkpoint | None":
     """
     if not name or os.environ.get("CI"):
         return None
-    checkpoint = Checkpoint(f"{name}-{_key(steps)}")
+    try:
+        checkpoint = Checkpoint(f"{name}-{_key(steps)}")
+    except NotADirectoryError as cause:
+        Bar.write(f"This run is not kept on its way ({cause}): set {OWN}")
+        return None
     if not _as_the_first_says(first_process() and checkpoint.claim()):
         return None
     try:
         checkpoint.load_into(steps, history)
-    except (OSError, SafetensorError) as cause:  # found at opening it, before anything was changed
+    except (OSError, SafetensorError, DamagedCheckpoint) as cause:  # found before anything was changed
         Bar.write(f"{checkpoint.path} is damaged ({cause}): training begins anew")
     except BaseException:
         checkpoint.release()
         raise
     if not first_process():
         return None
-    clear_abandoned(name, checkpoint)
+    with contextlib.suppress(OSError):
+        clear_abandoned(name, checkpoint)
     return checkpoint
+
+
+class DamagedCheckpoint(ValueError):
+    """A file in a checkpoint's place is not, or not any more, what `Checkpoint.save` wrote there."""
 
 
 def _as_the_first_says(taken: bool) -> bool:
@@ -88,8 +108,7 @@ class Checkpoint:
 
     def __init__(self, name: str):
         self.path = work_directory() / "unfinished" / f"{name}.safetensors"
-        self.partial = self.path.with_suffix(".partial")
-        self.saved = time.perf_counter()
+        self.saved, self.took = time.perf_counter(), 0.0
         self.lock = FileLock(work_directory() / "running" / f"{name}.lock")
 
     def claim(self) -> bool:
@@ -111,12 +130,17 @@ class Checkpoint:
         self.lock.release()
 
     def load_into(self, steps, history) -> None:
+        """Go on where it stood, if it is there. Raises DamagedCheckpoint, OSError or SafetensorError, with `Steps` as they
+        were, where the file is not what `save` wrote."""
         if not self.path.exists():
             return
         parameters, device = steps.parameters, steps.device
         tensors = load_file(self.path)
         with safe_open(self.path, "pt") as file:
-            before = json.loads(file.metadata()["history"])
+            about = file.metadata() or {}
+        if about.get("checksum") != _checksum(tensors, about.get("history", "")):
+            raise DamagedCheckpoint("its content is not what was written")
+        before = json.loads(about["history"])
         torch.set_rng_state(tensors.pop("random"))  # of dropout
         random_there = tensors.pop("random.device", None)
         if device.type != "cpu" and random_there is not None:  # there is none in a checkpoint of the CPU
@@ -145,17 +169,18 @@ class Checkpoint:
     def save_when_due(self, steps, history) -> None:
         """`save`, where more than `training.CHECKPOINT_SECONDS` have passed since the last time.
 
-        Where that fails, it is said once, and the training goes on without.
+        On a slow disk they are more, so that writing takes at most a sixth of the time. Where it fails, that is said
+        once, and the training goes on without.
         """
         pace = sys.modules[__package__].CHECKPOINT_SECONDS  # whoever sets the pace sets it on the package
-        if time.perf_counter() - self.saved > pace:
+        began = time.perf_counter()
+        if began - self.saved > pace * (1 + self.took):
             try:
                 self.save(steps, history)
                 self.saved = time.perf_counter()
+                self.took = self.saved - began
             except (OSError, SafetensorError, ValueError, RuntimeError) as cause:
                 self.saved = math.inf
-                with contextlib.suppress(OSError):
-                    self.partial.unlink(missing_ok=True)
                 Bar.write(f"This run is not kept any further ({cause}): free some disk, or set {OWN}")
 
     def save(self, steps, history) -> None:
@@ -168,13 +193,78 @@ class Checkpoint:
         before = {"losses": history.losses, "seconds": history.seconds, "skipped": steps.skipped}
         before["scaler"] = steps.scaler.state_dict()
         before["numbers"] = {name: value for name, value in state.items() if name not in tensors}
-        save_file(tensors, self.partial, metadata={"history": json.dumps(before)})
-        self.partial.replace(self.path)
+        tensors, about = {name: value.cpu() for name, value in tensors.items()}, json.dumps(before)
+        with written_aside(self.path) as aside:
+            save_file(tensors, aside, metadata={"history": about, "checksum": _checksum(tensors, about)})
+
+    def files(self) -> list[Path]:
+        """What lies there of it: the whole one, and what a kill in the midst of writing has left."""
+        return [
+            path for path in self.path.parent.glob(f"{glob.escape(self.path.stem)}.*") if _run(path) == self.path.stem
+        ]
 
     def remove(self) -> None:
-        with contextlib.suppress(OSError):
-            for file in (self.path, self.partial, Path(self.lock.lock_file)):
-                file.unlink(missing_ok=True)
+        for file in [*self.files(), Path(self.lock.lock_file)]:
+            remove(file)
+
+
+class Unfinished(NamedTuple):
+    """A run that was not trained to its end: its name with the hash, the bytes of its files, the seconds since the last
+    of them was written, and whether a living process is at it."""
+
+    name: str
+    bytes: int
+    seconds: float
+    running: bool
+
+    def __str__(self):
+        age = f"{self.seconds / 86400:.0f} days" if self.seconds > 2 * 86400 else f"{self.seconds / 3600:.1f} hours"
+        return f"{self.name}: {self.bytes / 1e6:.1f} MB, {age} old{', a process is at it' if self.running else ''}"
+
+
+def unfinished() -> list[Unfinished]:
+    """What lies in `work_directory()` of runs that were not trained to their end, the newest first.
+
+    Raises OSError where it cannot be read.
+    """
+    found = defaultdict(list)
+    for path in (work_directory() / "unfinished").glob("*.*"):
+        with contextlib.suppress(FileNotFoundError):  # another process has just removed it
+            found[_run(path)].append(path.stat())
+    ages = {name: max(0.0, time.time() - max(s.st_mtime for s in files)) for name, files in found.items()}
+    runs = [Unfinished(n, sum(s.st_size for s in found[n]), ages[n], _running(Checkpoint(n))) for n in found]
+    return sorted(runs, key=lambda run: run.seconds)
+
+
+def clear(runs: Iterable[Unfinished]) -> list[Unfinished]:
+    """Remove these, but for those that a living process is at; returns what was removed."""
+    removed = []
+    for run in runs:
+        abandoned = Checkpoint(run.name)
+        with contextlib.suppress(OSError, NotImplementedError), _held(abandoned):
+            abandoned.remove()
+            removed += [] if abandoned.files() else [run]
+    return removed
+
+
+@contextlib.contextmanager
+def _held(checkpoint: Checkpoint) -> Iterator[None]:
+    """The run's lock. Raises Timeout, an OSError, where another process has it."""
+    Path(checkpoint.lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+    with checkpoint.lock.acquire(timeout=0):
+        yield
+
+
+def _running(checkpoint: Checkpoint) -> bool:
+    if not Path(checkpoint.lock.lock_file).exists():
+        return False
+    try:
+        with _held(checkpoint):
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):  # where nobody can lock, nobody keeps a run
+        return False
 
 
 def clear_abandoned(name: str, current: Checkpoint) -> None:
@@ -182,27 +272,16 @@ def clear_abandoned(name: str, current: Checkpoint) -> None:
 
     What another process is training is left alone.
     """
-    newest = defaultdict(float)
-    for path in current.path.parent.glob("*.*"):  # whole ones, and what a kill at the first checkpoint has left
-        newest[path.stem] = max(newest[path.stem], _modified(path))
-    others = sorted(newest.keys() - {current.path.stem}, key=newest.get, reverse=True)
-    same = [run for run in others if re.fullmatch(re.escape(name) + "-[0-9a-f]{16}", run)]
-    old = [run for run in others if time.time() - newest[run] > DAYS * 24 * 3600]
-    removed = 0
-    for run in {*same[OTHERS_OF_A_NAME:], *old}:
-        abandoned = Checkpoint(run)
-        with contextlib.suppress(OSError), abandoned.lock.acquire(timeout=0):
-            abandoned.remove()
-            removed += 1
-    if removed:
-        Bar.write(f"Removed from {current.path.parent}: unfinished runs that nobody took up, {removed} of them")
+    others = [run for run in unfinished() if run.name != current.path.stem]
+    same = [run for run in others if re.fullmatch(re.escape(name) + "-[0-9a-f]{16}", run.name)]
+    old = [run for run in others if run.seconds > DAYS * 24 * 3600]
+    if removed := clear({*same[OTHERS_OF_A_NAME:], *old}):
+        Bar.write(f"Removed from {current.path.parent}: unfinished runs that nobody took up, {len(removed)} of them")
 
 
-def _modified(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:  # another process has just removed it
-        return math.inf
+def _run(path: Path) -> str:
+    """The run that a file belongs to: NAME-HASH.safetensors, or that with more behind it while it is written."""
+    return re.sub(rf"\.safetensors(\.[^.]*{ASIDE})?$", "", path.name).removesuffix(ASIDE)
 
 
 def _leaves(value, name: str) -> Iterator[tuple[str, object]]:
@@ -212,6 +291,15 @@ def _leaves(value, name: str) -> Iterator[tuple[str, object]]:
         return
     for key, inner in value.items():
         yield from _leaves(inner, f"{name}.{key}")
+
+
+def _checksum(tensors: dict[str, torch.Tensor], history: str) -> str:
+    """Of all that a checkpoint holds. Against disks that lose something, not against people: those could write it anew."""
+    total = zlib.crc32(history.encode())
+    for name in sorted(tensors):
+        about = (name, tuple(tensors[name].shape), str(tensors[name].dtype))
+        total = zlib.crc32(_view(tensors[name]), zlib.crc32(repr(about).encode(), total))
+    return f"{total:08x}"
 
 
 # --- which run it is --------------------------------------------------------------------------------------------------
@@ -238,7 +326,11 @@ def _key(steps) -> str:
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return _view(tensor).tobytes()
+
+
+def _view(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def _code(thing) -> str:

@@ -174,7 +174,7 @@ def test_a_server_with_the_bare_base_fails(asked, tokenizer, make_tiny):
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """A whole afternoon on a tiny model: its directory, its report, and the arguments of the run."""
-    home = tmp_path_factory.mktemp("afternoon")
+    home = tmp_path_factory.mktemp("Ein Nachmittag – spät")
     tiny_model(max_position_embeddings=1024).save_pretrained(home / "base")
     tiny_tokenizer().save_pretrained(home / "base")
     file = write(home / "mine.csv", ROWS, delimiter=";")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save
 from tiny_models import Tokens, next_token_loss, tiny_model
 
 from lessonlib import training
@@ -121,7 +122,18 @@ def test_a_disk_that_fills_up_is_said_once_and_the_training_goes_on(eager, whole
     assert (again.resumed_at, again.losses) == (2, whole)
 
 
-@pytest.mark.parametrize("damage", [lambda raw: b"", lambda raw: raw[: len(raw) // 2], lambda raw: b"\0" * len(raw)])
+def other_format(raw):
+    return save({"weight": torch.zeros(3)})
+
+
+def zeros_at_its_end(raw):
+    return raw[:-100] + b"\0" * 100
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda raw: b"", lambda raw: raw[: len(raw) // 2], lambda raw: b"\0" * len(raw), zeros_at_its_end, other_format],
+)
 def test_a_damaged_checkpoint_is_said_and_the_run_begins_anew(eager, whole, capfd, damage):
     train(stop=4)
     (kept,) = eager.iterdir()
@@ -130,6 +142,29 @@ def test_a_damaged_checkpoint_is_said_and_the_run_begins_anew(eager, whole, capf
     assert (again.resumed_at, again.losses) == (0, whole)
     assert f"{kept} is damaged (" in capfd.readouterr().out
     assert list(eager.iterdir()) == []
+
+
+def test_without_a_home_and_a_known_user_the_training_goes_on(eager, whole, monkeypatch, capfd):
+    monkeypatch.delenv("LESSONLIB_WORK")
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(
+        Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("Could not determine home directory."))
+    )
+    assert train().losses == whole
+    assert "not kept on its way (there is no home directory): set LESSONLIB_WORK" in capfd.readouterr().out
+
+
+def test_a_slow_disk_is_asked_less_often(eager, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.01)
+    kept = checkpoint.Checkpoint("run-0123456789abcdef")
+    saves = []
+    monkeypatch.setattr(kept, "save", lambda *_: saves.append(time.sleep(0.05)))
+    kept.saved, kept.took = time.perf_counter() - 1, 200.0
+    kept.save_when_due(None, None)
+    assert not saves
+    kept.took = 50.0
+    kept.save_when_due(None, None)
+    assert len(saves) == 1 and 0.05 <= kept.took < 1
 
 
 # --- two at once --------------------------------------------------------------------------------------------
@@ -182,6 +217,8 @@ def test_two_processes_with_one_run_do_not_take_each_others(eager, other, whole,
         os.utime(kept, (0, 0))
         train(stop=3, learning_rate=rate)
     assert kept.exists()
+    assert [run.running for run in checkpoint.unfinished() if run.name == kept.stem] == [True]
+    assert checkpoint.clear(checkpoint.unfinished()) and kept.exists()
     assert other(kill=False) == 0
     assert not kept.exists()
 
@@ -209,7 +246,7 @@ def test_of_a_name_two_others_are_kept_and_the_rest_cleared_in_one_line(eager, c
 
 def test_other_names_stay_unless_they_have_lain_for_two_weeks(eager):
     train(stop=3, resume="another")
-    (eager / "third-0123456789abcdef.partial").write_bytes(b"killed at its first checkpoint")
+    (eager / "third-0123456789abcdef.safetensors.7-0a1b2c3d.partial").write_bytes(b"killed at its first checkpoint")
     train()
     assert len(list(eager.iterdir())) == 2
     two_weeks = time.time() - (checkpoint.DAYS + 0.1) * 24 * 3600
@@ -217,6 +254,26 @@ def test_other_names_stay_unless_they_have_lain_for_two_weeks(eager):
         os.utime(path, (two_weeks, two_weeks))
     train()
     assert list(eager.iterdir()) == []
+
+
+def test_what_a_kill_left_beside_a_checkpoint_goes_with_it(eager, whole):
+    train(stop=3)
+    (kept,) = eager.iterdir()
+    kept.with_name(f"{kept.name}.7-0a1b2c3d.partial").write_bytes(b"half of the next")
+    assert [(run.name, run.running) for run in checkpoint.unfinished()] == [(kept.stem, False)]
+    assert checkpoint.unfinished()[0].bytes == kept.stat().st_size + 16
+    assert train().losses == whole
+    assert list(eager.iterdir()) == []
+
+
+def test_a_clock_that_was_set_back_makes_nothing_old_or_younger_than_now(eager):
+    train(stop=3)
+    (kept,) = eager.iterdir()
+    tomorrow = time.time() + 24 * 3600
+    os.utime(kept, (tomorrow, tomorrow))
+    assert [run.seconds for run in checkpoint.unfinished()] == [0.0]
+    train(resume="another")
+    assert kept.exists()
 
 
 @pytest.mark.parametrize("error", [KeyError("state"), KeyboardInterrupt()])
