@@ -142,7 +142,9 @@ def _refuse_pair(path: str, base: nn.Module | None, A: torch.Tensor, B: torch.Te
     if A.ndim != 2 or B.ndim != 2:
         raise LoRAError(f"{path} has A {tuple(A.shape)} and B {tuple(B.shape)}, expected matrices: save it again")
     if len(A) != B.shape[1] or not len(A):
-        raise LoRAError(f"{path} has A of rank {len(A)} and B of rank {B.shape[1]}: the file is damaged, save it again")
+        raise LoRAError(
+            f"{path} has A of rank {len(A)} and B of rank {B.shape[1]}: the file is damaged, save it again"
+        )
     refuse_base(path, base, len(A))
     if (B.shape[0], A.shape[1]) != (base.out_features, base.in_features):
         raise LoRAError(
