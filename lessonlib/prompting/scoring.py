@@ -15,9 +15,10 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from lessonlib.models.reading import head_logits, text_tokens
 from lessonlib.models.writing import PromptError, context_length, eval_mode
 
-from .prompts import refuse_labels, token_ids
+from .prompts import refuse_labels
 
 # Rows of the head's output that are held at once: 256 x 49,152 numbers are 50 MB.
 HEAD_ROWS = 256
@@ -36,12 +37,14 @@ def score_labels(
 ) -> torch.Tensor:
     """Summed log-probability of each label behind each query, (queries, labels), float32.
 
-    The text is prefix + query + label, letter for letter, so a label brings its own space (" refund"); no special
-    token is added. Tokens are those of the whole text: where a query's labels differ from its context, or from one
+    The text is prefix + query + label, letter for letter, so a label brings its own space (" refund"). It begins with
+    the tokens that the tokenizer begins every text with, or with its bos_token where the prefix does; control tokens that
+    stand in a text as letters stay letters. Tokens are those of the whole text: where a query's labels differ from its context, or from one
     another, because tokens merge at the joint, all tokens from there on count as the label's.
 
     Sums favour short labels, and a label whose tokens begin another's never scores below it. Whether to divide by a
-    length is the caller's choice. No queries give a (0, labels) tensor. The model's head must give its logits unscaled.
+    length is the caller's choice. No queries give a (0, labels) tensor. Logits are those of the model's own forward, capped or
+    scaled as it does.
 
     batch_size: queries a pass; small batches pad less and copy less of the cache, so on a CPU they are the faster.
     progress: is called with the number of queries that a pass has finished.
@@ -120,9 +123,12 @@ def _encode(tokenizer, prefix: str, queries, labels, limit: int | None) -> list[
     refuse_labels(labels)
     if isinstance(queries, str):
         raise PromptError(f"queries is one string, {queries[:40]!r}: give a list of texts")
+    begin = None
+    if tokenizer.bos_token and prefix.startswith(tokenizer.bos_token):
+        begin, prefix = [tokenizer.bos_token_id], prefix.removeprefix(tokenizer.bos_token)
     contexts = [prefix + query for query in queries]
-    alone = token_ids(tokenizer, contexts)
-    whole = iter(token_ids(tokenizer, [context + label for context in contexts for label in labels]))
+    alone = text_tokens(tokenizer, contexts, begin)
+    whole = iter(text_tokens(tokenizer, [context + label for context in contexts for label in labels], begin))
     texts = []
     for i, ids in enumerate(alone):
         with_label = [next(whole) for _ in labels]
@@ -228,10 +234,9 @@ def _own_branch_only(branch: torch.Tensor, shared: int, dtype: torch.dtype) -> t
 
 def _log_probs(model, hidden: torch.Tensor, tokens) -> torch.Tensor:
     """Log-probabilities that hidden states (N, D) give to tokens (N,) or (N, K), on the CPU."""
-    head, tokens = model.get_output_embeddings(), torch.as_tensor(tokens, device=hidden.device)
-    parts = []
+    tokens, parts = torch.as_tensor(tokens, device=hidden.device), []
     for states, wanted in zip(hidden.split(HEAD_ROWS), tokens.split(HEAD_ROWS)):
         # Contiguous: on a CPU a bfloat16 product with a slice is several times slower.
-        log_probs = head(states.contiguous()).float().log_softmax(-1)  # (n, V)
+        log_probs = head_logits(model, states.contiguous()).float().log_softmax(-1)  # (n, V)
         parts.append(log_probs.gather(1, wanted.view(len(wanted), -1)).view(wanted.shape))
     return torch.cat(parts).cpu()

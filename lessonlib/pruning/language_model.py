@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lessonlib.models.reading import head_logits
+
 Head = tuple[int, int]  # (layer, head), both from 0
 
 
@@ -218,6 +220,6 @@ def perplexity(model: nn.Module, windows: torch.Tensor, batch_size: int = 8) -> 
     losses = []
     for batch in windows.to(next(model.parameters()).device).split(batch_size):
         hidden = model.get_decoder()(input_ids=batch, use_cache=False).last_hidden_state[:, :-1]
-        logits = model.get_output_embeddings()(hidden).float()
+        logits = head_logits(model, hidden).float()
         losses.append(F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="none"))
     return torch.cat(losses).mean().exp().item()

@@ -8,6 +8,8 @@ W in full exists only while it is multiplied with, once in the forward and once 
 import torch
 from torch import nn
 
+from lessonlib.lora import LowRank
+
 from .nf4 import DoubleQuantized, QuantizationError, dequantize, double_quantize, quantize
 
 
@@ -71,13 +73,13 @@ class FourBitLinear(FourBitWeight):
 
 
 def to_four_bits(model: nn.Module, block_size: int = 64, layer=FourBitLinear) -> nn.Module:
-    """Put a FourBitLinear in the place of each linear layer; embeddings, head and norms stay as they are.
+    """Put a FourBitLinear in the place of each linear layer; embeddings, head, norms and convolutions stay as they are.
 
     layer: the class to build, FourBitLinear or one of your own on FourBitWeight.
 
     Returns the same model; LoRA may be on it already, or be added then.
-    Raises QuantizationError, and leaves the model as it was, where no plain linear layer is found and where a weight
-    cannot be quantized.
+    Raises QuantizationError, and leaves the model as it was, where no plain linear layer is found, where a weight
+    cannot be quantized, and where a good part of the model is no linear layer (experts): it would not be in 4 bits.
 
     >>> to_four_bits(nn.Sequential(nn.Linear(64, 64), nn.ReLU()))[0]
     FourBitLinear(in_features=64, out_features=64, bias=True)
@@ -86,6 +88,7 @@ def to_four_bits(model: nn.Module, block_size: int = 64, layer=FourBitLinear) ->
     chosen = [(path, m) for path, m in model.named_modules() if type(m) is nn.Linear and m is not head]
     if not chosen:
         raise QuantizationError("no plain nn.Linear is left in this model: it is in 4 bits already, or has none")
+    refuse_what_stays(model, (nn.Linear,))
     made = []
     for path, linear in chosen:
         try:
@@ -95,3 +98,26 @@ def to_four_bits(model: nn.Module, block_size: int = 64, layer=FourBitLinear) ->
     for path, taken_over in made:
         model.set_submodule(path, taken_over)
     return model
+
+
+STAYS = 0.01  # the share of a model that may stay as it is beside embeddings, head, norms: a router, a gate
+
+
+def refuse_what_stays(model: nn.Module, layers: tuple[type[nn.Module], ...]) -> None:
+    """Raise QuantizationError where much of the model is in matrices that no module of these classes holds.
+
+    layers: the classes that are put into 4 bits. Experts are such matrices: transformers keeps all of a
+    block's in one parameter of three dimensions.
+    """
+    left, total = {}, 0
+    for path, module in model.named_modules():
+        for name, p in module.named_parameters(path, recurse=False):
+            total += p.numel()
+            expected = isinstance(module, (*layers, nn.Embedding, nn.modules.conv._ConvNd, LowRank))
+            if p.ndim > 1 and p.is_floating_point() and not expected:
+                left[name] = p.numel()
+    if (n := sum(left.values())) > STAYS * total:
+        raise QuantizationError(
+            f"{n:,} of {total:,} weights, {max(left, key=left.get)} among them, are in no linear layer (experts, for "
+            "example) and would stay as they are: take a model without experts, or keep this one in 16 bits"
+        )

@@ -15,14 +15,17 @@ from bitsandbytes.nn import Linear4bit
 from bitsandbytes.optim import PagedAdamW32bit
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.pytorch_utils import Conv1D
 
 from lessonlib.evaluation import tensor_bytes
 from lessonlib.lora import LoRALinear, lora_layers, merge_lora
 from lessonlib.models import ModelFileError, device_and_dtype, find_base, load_tokenizer
+from lessonlib.models.base import refuse_gaps
+from lessonlib.models.kinds import causal_config, in_four_bits, quantization, refuse_quantized, refuse_tokens
 
-from .linear import FourBitLinear, FourBitWeight
-from .nf4 import dequantize, double_quantize, quantize
+from .linear import FourBitLinear, FourBitWeight, refuse_what_stays
+from .nf4 import QuantizationError, dequantize, double_quantize, quantize
 
 # --- the base in 4 bits ----------------------------------------------------------------------------------------------
 
@@ -41,27 +44,47 @@ def load_four_bit(name: str = "smollm2-135m", dtype: torch.dtype | None = None, 
     """The base model with its linear layers in NF4, frozen, and its tokenizer.
 
     name, source: as `load_base` takes them. dtype: of products, embeddings and norms; None takes `hardware.dtype()`.
+    A checkpoint that bitsandbytes has in 4 bits already is loaded in the format that it has (NF4 or FP4).
     Returns (model, tokenizer), the model in evaluation mode on this machine's device.
-    Raises ModelFileError where a file is missing or damaged.
+    Raises ModelFileError where a file is missing or damaged, for what is no causal language model, for weights that are
+    quantized in another way, and for a model whose weights are in good part no linear layers (experts): those would
+    stay as they are.
 
     >>> model, tokenizer = load_four_bit()  # doctest: +SKIP
     """
     directory, (device, dtype) = find_base(name, source), device_and_dtype(dtype)
+    config = causal_config(directory)
+    said = quantization(directory, config)
+    if said and not in_four_bits(said):
+        refuse_quantized(directory, config)
     try:
+        _refuse_experts(directory)
+        asked = {} if said else {"quantization_config": four_bits(dtype)}  # a None would undo what the file says
         model, info = AutoModelForCausalLM.from_pretrained(
             directory,
-            quantization_config=four_bits(dtype),
+            **asked,
             dtype=dtype,
             device_map=device,
             attn_implementation="eager" if device.type == "cpu" else "sdpa",  # as load_base does
             output_loading_info=True,
         )
+        refuse_gaps(info)
         tokenizer = load_tokenizer(directory)
     except (OSError, ValueError, SafetensorError) as cause:
         raise ModelFileError(f"{directory} cannot be loaded ({cause}): a file is missing or damaged") from cause
-    if missing := sorted(info["missing_keys"]):
-        raise ModelFileError(f"{directory} lacks {len(missing)} weights, {missing[0]} among them")
+    refuse_tokens(directory, model, tokenizer)
+    for _, linear in four_bit_linears(model):
+        linear.compute_dtype = dtype
     return keep_layout(model).requires_grad_(False).eval(), tokenizer
+
+
+def _refuse_experts(directory: Path) -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory))
+    try:
+        refuse_what_stays(model, (nn.Linear, Conv1D))  # what bitsandbytes replaces
+    except QuantizationError as cause:
+        raise ModelFileError(f"{directory}: {cause}") from cause
 
 
 def keep_layout(model: nn.Module) -> nn.Module:

@@ -8,8 +8,9 @@ import lessonlib  # noqa: F401  first of all: whoever imports transformers befor
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
-from tiny_models import ALL, filled
+from tiny_models import ALL, bits, filled, same
 from torch import nn
+from transformers import MixtralConfig, MixtralForCausalLM
 
 from lessonlib.evaluation import SavedTensors, step_bytes, tensor_bytes
 from lessonlib.lora import LoRAError, add_lora, load_lora, lora_layers, merge_lora, save_lora
@@ -259,3 +260,34 @@ def test_a_damaged_model_is_refused_by_path_and_left_as_it_was(tiny):
         to_four_bits(tiny)
     assert not any(isinstance(module, FourBitLinear) for module in tiny.modules())
     assert all(p.requires_grad for p in tiny.parameters())
+
+
+def mixtral():
+    config = MixtralConfig(
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=1,
+        vocab_size=512,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=8,
+    )
+    return MixtralForCausalLM(config).eval()
+
+
+def test_a_model_of_experts_is_refused_with_what_would_stay_and_left_as_it_was():
+    model = mixtral()
+    before, experts = bits(model), sum(p.numel() for name, p in model.named_parameters() if p.ndim == 3)
+    with pytest.raises(
+        QuantizationError, match=rf"of {model.num_parameters():,} weights, .*experts.* would stay"
+    ) as said:
+        to_four_bits(model)
+    assert int(str(said.value).split(" of ")[0].replace(",", "")) == pytest.approx(
+        experts, rel=0.01
+    )  # and the router
+    same(before, bits(model))
+
+
+def test_a_small_part_that_is_no_linear_layer_may_stay(tiny):
+    tiny.gate = nn.ParameterList([nn.Parameter(torch.ones(2, 4, 4))])
+    assert isinstance(to_four_bits(tiny).model.layers[0].mlp.up_proj, FourBitLinear)

@@ -4,6 +4,8 @@ import lessonlib  # noqa: F401  first of all: whoever imports transformers befor
 
 # isort: split
 import copy
+import json
+import shutil
 import warnings
 
 import bitsandbytes
@@ -13,6 +15,7 @@ from bitsandbytes.functional import dequantize_4bit
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from tiny_models import ALL, Tokens, filled, logits
 from torch import nn
+from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from lessonlib import hardware
 from lessonlib.costs import PURE_BFLOAT16, LoRA, QLoRA, training_memory
@@ -58,6 +61,52 @@ def directory(tmp_path_factory):
 def base(directory):
     """A fresh tiny model in NF4, products in float32."""
     return load_four_bit(source=directory, dtype=torch.float32)[0]
+
+
+@pytest.fixture(scope="module")
+def packed(directory, tmp_path_factory):
+    """A checkpoint that bitsandbytes has in 4 bits, as the Hub has many."""
+    model, tokenizer = load_four_bit(source=directory, dtype=torch.bfloat16)
+    path = tmp_path_factory.mktemp("packed")
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def test_a_checkpoint_in_4_bits_is_loaded_as_it_is_and_keeps_its_layout(packed, directory, tiny_tokens):
+    ours, again = (load_four_bit(source=path, dtype=torch.bfloat16)[0] for path in (packed, directory))
+    linear = [layer for _, layer in four_bit_linears(ours)]
+    assert len(linear) == 14 and not any(layer.support_avx512bf16_for_cpu for layer in linear)
+    assert torch.equal(ours(tiny_tokens).logits, again(tiny_tokens).logits)
+    in_float32 = load_four_bit(source=packed, dtype=torch.float32)[0]
+    assert {layer.compute_dtype for _, layer in four_bit_linears(in_float32)} == {torch.float32}
+
+
+def test_gradients_on_a_checkpoint_in_4_bits_are_the_same_after_an_evaluation(packed, tiny_tokens):
+    model = add_lora(load_four_bit(source=packed, dtype=torch.float32)[0], ALL, r=4, layer=QLoRALinear)
+    before = gradients(filled(model), tiny_tokens)
+    model.eval()(tiny_tokens)
+    after = gradients(model.train(), tiny_tokens)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_checkpoint_that_is_quantized_in_another_way_is_refused(packed, tmp_path):
+    for said in ({"quant_method": "gptq"}, {"quant_method": "bitsandbytes", "load_in_8bit": True}):
+        shutil.copytree(packed, tmp_path, dirs_exist_ok=True)
+        config = json.loads((tmp_path / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps(config | {"quantization_config": said}))
+        with pytest.raises(ModelFileError, match=r"quantized already.*give the directory of the original"):
+            load_four_bit(source=tmp_path)
+
+
+def test_a_model_of_experts_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    config = MixtralConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=1, vocab_size=64, num_local_experts=4
+    )
+    MixtralForCausalLM(config).save_pretrained(tmp_path)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("it was loaded"))
+    with pytest.raises(ModelFileError, match=r"[\d,]+ of [\d,]+ weights, .*experts.* would stay as they are"):
+        load_four_bit(source=tmp_path)
 
 
 # --- the base -----------------------------------------------------------------------------------------------
