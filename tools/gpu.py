@@ -235,12 +235,16 @@ def versions_here() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command: 0 where all passed, 1 where something did not, 2 on a machine without CUDA."""
+    """The command: 0 where all passed, 1 where something did not, 2 without CUDA, and for a lesson that there is not."""
     parser = argparse.ArgumentParser(prog="tools.gpu", description=__doc__.split("\n")[0])
     parser.add_argument("lessons", nargs="*", help="numbers of notebooks, as 07 (all that have no row yet)")
     parser.add_argument("--t4", action="store_true", help="with a T4's memory and arithmetic")
     parser.add_argument("--table", action="store_true", help="run nothing, write the table anew")
     options = parser.parse_args(arguments)
+    try:
+        paths(options.lessons)
+    except FileNotFoundError as cause:
+        parser.exit(2, f"{cause}\n")
     if options.table:
         write_between("gpu", table(read(), sources()), PAGE)
         return 0

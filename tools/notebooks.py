@@ -255,8 +255,17 @@ def write_badges() -> None:
     write_between("colab", colab_way(), ROOT / "README.md")
 
 
-def main(arguments: list[str]) -> None:
-    command, *rest = arguments or ["help"]
+def main(arguments: list[str]) -> int:
+    """The command: 0, or 2 for a command or a lesson that there is not, which a line on stderr says."""
+    try:
+        return _main(*arguments)
+    except FileNotFoundError as cause:
+        print(cause, file=sys.stderr)
+        return 2
+
+
+def _main(command: str = "help", *rest: str) -> int:
+    rest = list(rest)
     if command == "execute":
         for path in paths(rest):
             print(f"{path.name} ...", flush=True)
@@ -278,9 +287,13 @@ def main(arguments: list[str]) -> None:
 
         for file in write_pages(paths(rest), ROOT / "build" / "pages"):
             print(file.relative_to(ROOT))
-    else:
+    elif command == "help":
         print(__doc__)
+    else:
+        print(f"tools.notebooks has no command {command!r}: call it with help, which lists them", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

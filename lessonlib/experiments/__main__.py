@@ -5,15 +5,17 @@ import sys
 from .registry import modules
 
 
-def main(names: list[str]) -> None:
-    """Record what is missing in the modules of these names, or in all. Raises SystemExit for an unknown name."""
+def main(names: list[str]) -> int:
+    """Record what is missing in the modules of these names, or in all: 0, or 2 for an unknown name, which a line says."""
     known = {module.__name__.rpartition(".")[2]: module for module in modules()}
     for name in names:
         if name not in known:
-            raise SystemExit(f"no module of experiments {name!r}; there are {', '.join(known)}")
+            print(f"no module of experiments {name!r}; there are {', '.join(known)}", file=sys.stderr)
+            return 2
     for name in names or known:
         known[name].record_all()
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -130,6 +131,20 @@ def _bar():
     return contextlib.nullcontext() if seen else contextlib.redirect_stdout(io.StringIO())
 
 
+def refuse_numbers(options: argparse.Namespace) -> None:
+    """Raises LaunchError, with the option and its value, for a number out of range and for an output that is a file."""
+    for name in ("steps", "max_tokens", "r", "processes"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            option = "lora-r" if name == "r" else name.replace("_", "-")
+            raise LaunchError(f"--{option} {value}: give a whole number from 1")
+    if not 0 <= options.seed < 2**32:
+        raise LaunchError(f"--seed {options.seed}: give a whole number from 0 to {2**32 - 1}")
+    if not 0 < options.learning_rate < math.inf:  # nan is not either
+        raise LaunchError(f"--learning-rate {options.learning_rate}: give a number above 0, such as 0.001")
+    if (at := next(p for p in (options.output, *options.output.parents) if p.exists())) and not at.is_dir():
+        raise LaunchError(f"--output {options.output}: {at} is a file; give a directory")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the options, train, and print one line of JSON from the first process."""
     parser = argparse.ArgumentParser(
@@ -160,9 +175,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{name}", type=type(value), default=value, help=f"{help} ({value})".strip())
     # Not --r, which torchrun would take for one of its own options.
     parser.add_argument("--lora-r", dest="r", type=int, default=8, help="(8)")
+    options = parser.parse_args(arguments)
     try:
-        result = train(parser.parse_args(arguments))
-    except (LaunchError, CorpusError, ModelFileError, LoRAError) as cause:
+        refuse_numbers(options)
+        result = train(options)
+    except (LaunchError, CorpusError, ModelFileError, LoRAError, MemoryError, OSError) as cause:
         parser.exit(2, f"{cause}\n")
     if os.environ.get("RANK", "0") == "0":
         print(json.dumps(result))

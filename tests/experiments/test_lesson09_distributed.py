@@ -202,6 +202,16 @@ def test_activations_are_computed_again_where_that_is_asked_for(tiny, tiny_token
         ("--targets", "c_attn", "no module is called 'c_attn'; the linear ones are"),
         ("--accumulate", "3", "1 process in 3 pieces each cannot share a batch of 8 evenly"),
         ("--accumulate", "0", "1 process in 0 pieces each cannot share a batch of 8 evenly"),
+        ("--steps", "0", "--steps 0: give a whole number from 1"),
+        ("--max-tokens", "-5", "--max-tokens -5: give a whole number from 1"),
+        ("--lora-r", "0", "--lora-r 0: give a whole number from 1"),
+        ("--processes", "-1", "--processes -1: give a whole number from 1"),
+        ("--seed", "-1", "--seed -1: give a whole number from 0 to 4294967295"),
+        ("--learning-rate", "nan", "--learning-rate nan: give a number above 0"),
+        ("--learning-rate", "0", "--learning-rate 0.0: give a number above 0"),
+        ("--learning-rate", "inf", "--learning-rate inf: give a number above 0"),
+        ("--data", "/", "/"),
+        ("--output", "/dev/null/below", "--output /dev/null/below: /dev/null is a file; give a directory"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_one_line(place, option, value, said, monkeypatch, capsys):

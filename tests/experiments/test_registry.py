@@ -159,3 +159,11 @@ def test_one_point_of_notebook_07_falls_in_its_band_again():
     point = next(run for run in ranks.rank_runs() if run.settings["r"] == 8)
     again = rerun(point.id)
     assert again.inside, again
+
+
+def test_a_module_that_there_is_not_is_one_line_and_exit_code_2(capsys):
+    from lessonlib.experiments.__main__ import main
+
+    assert main(["lesson99"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("no module of experiments 'lesson99'; there are lesson02_in_context, ")

@@ -168,3 +168,9 @@ def test_a_simulated_t4_has_its_memory_and_no_bfloat16(tmp_path, monkeypatch):
     assert asked == [pytest.approx(0.1)]
     assert torch.cuda.mem_get_info() == (15_000_000_000, 15_600_000_000)
     assert not torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def test_a_lesson_that_there_is_not_is_one_line_and_exit_code_2(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        gpu.main(["77"])
+    assert stopped.value.code == 2 and capsys.readouterr().err.startswith("no notebook for 77; there are 01_")

@@ -66,3 +66,12 @@ def test_a_lesson_without_a_notebook_is_refused():
     assert [path.name[:2] for path in files.paths(["07"])] == ["07"]
     with pytest.raises(FileNotFoundError, match="no notebook for 07, 99; there are 01_"):
         files.paths(["07", "99"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), [(["exekute"], "no command 'exekute'"), (["execute", "77"], "no notebook for 77")]
+)
+def test_a_command_or_a_lesson_that_there_is_not_is_one_line_and_exit_code_2(capsys, arguments, words):
+    assert notebooks.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
