@@ -4,19 +4,16 @@ One reader and one splitter, and two ways of being strict. `from_csv` takes a fi
 twice is refused. `read` and `split` take mail as it came in: copies are kept, and never stand on both sides of the split.
 """
 
-import codecs
 import csv
-import io
-import itertools
-import json
 import random
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .duplicates import copies
+from .class_names import alike, differences, is_blank
+from .duplicates import common_passage, copies
+from .table import SHOWN, CorpusError, delimiter_of_header, delimiter_of_name, no_text, shown, table
 
 if TYPE_CHECKING:  # imported where a file is read: it takes a second
     from datasets import DatasetDict
@@ -24,11 +21,7 @@ if TYPE_CHECKING:  # imported where a file is read: it takes a second
 SPLITS = ("train", "validation", "test")
 SHARE = 0.15  # of each class, for the test and again for validation
 FEWEST_ROWS = 10  # a class in a file of your own needs as many, so that each split holds some
-DELIMITERS = ",;\t|"
-
-
-class CorpusError(ValueError):
-    """A file of texts cannot be used; the message names the line and the cause. The file is left as it was."""
+NAMED = 5  # pairs of lines that a message names; of the others it gives the number
 
 
 def from_csv(path: str | Path, text: str = "text", label: str = "label", seed: int = 0) -> "DatasetDict":
@@ -39,16 +32,17 @@ def from_csv(path: str | Path, text: str = "text", label: str = "label", seed: i
     text, label: the columns to read. A column `split` (train, validation, test) is followed if there is one;
         otherwise 70, 15 and 15 per cent of each class are drawn with `seed`.
 
-    Raises CorpusError, with the line and the cause, for: a missing file or column, another encoding, an unreadable
-    line, an empty text or label, a single class, a class of fewer than 10 rows, a text that stands twice (it would
-    leak from training into the test). The file itself is only read.
+    Raises CorpusError, with the line and the cause, for: a missing file or column, two columns of one name, another
+    encoding, an unreadable line, a text or label that is empty or no text (NaN), labels that look alike, a single class,
+    a class of fewer than 10 rows, texts that stand twice (they would leak from training into the test; all are named at
+    once). The file itself is only read.
 
     >>> from_csv("nowhere.csv")
     Traceback (most recent call last):
-    lessonlib.corpora.own.CorpusError: nowhere.csv: there is no such file; give the path of a .csv, .tsv or .jsonl file
+    lessonlib.corpora.table.CorpusError: nowhere.csv: there is no such file; give the path of a .csv, .tsv or .jsonl file
     """
     path = Path(path)
-    rows = _rows(path, text, label, _delimiter_of_name)
+    rows = table(path, text, label, delimiter_of_name)
     _refuse_bad_rows(path, rows, {"text": text, "label": label})
     sides = [row["split"] for row in rows]
     if not all(sides):
@@ -63,140 +57,26 @@ def read(file: str | Path, text: str = "text", label: str = "label") -> list[dic
     file: CSV or JSONL, as `from_csv` takes it; commas, semicolons, tabs or bars between the columns are told apart by
     the first line. Texts that stand twice are kept (`split` puts them on one side).
 
-    Raises CorpusError, with the line and the cause, for: a missing file or column, another encoding than UTF-8, an
-    unreadable line, an empty text or label, labels that differ in capitals and spaces only, a single class, and a class
-    of fewer than 10 rows.
+    Raises CorpusError, with the line and the cause, for: a missing file or column, two columns of one name, another
+    encoding than UTF-8, an unreadable line, a text or label that is empty or no text (NaN), labels that look alike, a
+    single class, and a class of fewer than 10 rows.
     """
     file = Path(file)
-    rows = _rows(file, text, label, _delimiter_of_header)
+    rows = table(file, text, label, delimiter_of_header)
     for row in rows:
         for key, column in (("text", text), ("label", label)):
-            if not (row[key] or "").strip():
+            if is_blank(row[key] or ""):
                 raise CorpusError(
                     f"{file}, line {row['line']}: column {column!r} is empty; fill it in or take the line out"
                 )
-    _refuse_labels(file, Counter(row["label"] for row in rows))
+    _refuse_twins(file, rows)
+    counts = Counter(row["label"] for row in rows)
+    if len(counts) < 2:
+        raise CorpusError(
+            f"{file}: {len(rows)} rows with the labels [{', '.join(map(shown, counts))}]; at least two classes are needed"
+        )
+    _refuse_rare(file, counts)
     return [{key: row[key] for key in ("text", "label", "line")} for row in rows]
-
-
-# --- the reader ------------------------------------------------------------------------------------------------------
-
-
-def _rows(path: Path, text: str, label: str, delimiter: Callable) -> list[dict]:
-    """text, label, split and line of each row. None stands for what a short line lacks, and for JSON's null.
-
-    delimiter(path, content, columns) says what stands between the columns of a CSV file.
-    """
-    if not path.is_file():
-        raise CorpusError(f"{path}: there is no such file; give the path of a .csv, .tsv or .jsonl file")
-    content, columns = _decoded(path), (text, label)
-    if path.suffix.lower() in (".jsonl", ".ndjson"):
-        records = _json_lines(path, content, columns)
-    else:
-        records = _csv_lines(path, content, delimiter(path, content, columns), columns)
-    rows = []
-    for line, record in records:
-        string, name = (_field(path, line, record, column) for column in columns)
-        split = str(record.get("split") or "")
-        rows.append({"text": string, "label": name and name.strip(), "split": split, "line": line})
-    return rows
-
-
-def _decoded(path: Path) -> str:
-    """The text of a file in UTF-8, without its byte order mark; CorpusError names the line of a byte that is none."""
-    raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-    try:
-        return raw.decode("utf8")
-    except UnicodeDecodeError as cause:
-        line = raw[: cause.start].count(b"\n") + 1
-        raise CorpusError(
-            f"{path}, line {line}: byte {raw[cause.start]:#04x} is not UTF-8; save the file as UTF-8 "
-            "(in a spreadsheet: 'CSV UTF-8') and call again"
-        ) from cause
-
-
-def _delimiter_of_name(path: Path, content: str, columns: Sequence[str]) -> str:
-    return "\t" if path.suffix.lower() == ".tsv" else ","
-
-
-def _delimiter_of_header(path: Path, content: str, columns: Sequence[str]) -> str:
-    first = next((line for line in content.split("\n") if line.strip()), "")
-    headers = {d: next(csv.reader([first.rstrip("\r")], delimiter=d), []) for d in DELIMITERS}
-    for delimiter, header in headers.items():
-        if set(columns) <= set(header):
-            return delimiter
-    likeliest = max(headers.values(), key=len)
-    missing = next(column for column in columns if column not in likeliest)
-    raise CorpusError(
-        f"{path}: no column {missing!r} in the first line; it has {', '.join(map(repr, likeliest)) or 'nothing'}. Say "
-        "which columns hold the text and the label"
-    )
-
-
-def _json_lines(path: Path, content: str, columns: Sequence[str]) -> Iterable[tuple[int, dict]]:
-    # Not splitlines, which would break a text at U+2028 and its like.
-    for line, string in enumerate(content.split("\n"), 1):
-        if string.strip():
-            try:
-                record = json.loads(string)
-            except json.JSONDecodeError as cause:
-                raise CorpusError(
-                    f"{path}, line {line}: not JSON ({cause.msg}); each line must be one object"
-                ) from cause
-            if not isinstance(record, dict):
-                raise CorpusError(f"{path}, line {line}: {string[:40]!r} is not an object with named columns")
-            _require_columns(path, line, record, columns)
-            yield line, record
-
-
-def _csv_lines(path: Path, content: str, delimiter: str, columns) -> Iterable[tuple[int, dict]]:
-    # strict: a quote that is never closed would otherwise swallow all rows behind it.
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
-    header, begin = None, 1
-    try:
-        for fields in reader:
-            if fields and header is None:
-                _require_columns(path, begin, fields, columns)
-                header = fields
-            elif fields:
-                if len(fields) > len(header):
-                    raise CorpusError(
-                        f"{path}, line {begin}: {len(fields) - len(header)} more fields than columns; put texts "
-                        "that hold a comma between double quotes"
-                    )
-                yield begin, dict(itertools.zip_longest(header, fields))
-            begin = reader.line_num + 1
-    except csv.Error as cause:
-        raise CorpusError(
-            f"{path}, line {begin}: {cause}; a text that begins with a double quote must end with one, and "
-            "those within it are doubled"
-        ) from cause
-
-
-def _require_columns(path: Path, line: int, header, columns: Sequence[str]) -> None:
-    for column in columns:
-        if column not in header:
-            raise CorpusError(
-                f"{path}, line {line}: no column {column!r}; it has {', '.join(map(repr, header))}. "
-                "Say which to read: from_csv(path, text='…', label='…')"
-            )
-
-
-def _field(path: Path, line: int, record: dict, column: str) -> str | None:
-    # A number may be a label, a list cannot. A lone surrogate is what JSON escapes leave of an emoji cut in two.
-    value = record[column]
-    if value is None:
-        return None
-    if not isinstance(value, (str, int, float)) or re.search("[\ud800-\udfff]", str(value)):
-        raise CorpusError(_no_text(path, line, column, value))
-    return str(value)
-
-
-def _no_text(path: Path, line: int, column: str, value) -> str:
-    return (
-        f"{path}, line {line}: column {column!r} holds {json.dumps(value)[:40]}, which is no text; fill it in or take "
-        "the line out"
-    )
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
@@ -206,55 +86,80 @@ def _refuse_bad_rows(path: Path, rows: list[dict], columns: dict[str, str]) -> N
     """What `from_csv` does not take. columns: what the file calls text and label."""
     if not rows:
         raise CorpusError(f"{path}: there are no rows; the first line names the columns, each further line is a text")
-    seen = {}
     for row in rows:
         where = f"{path}, line {row['line']}"
         for key, column in columns.items():
             if row[key] is None:
-                raise CorpusError(_no_text(path, row["line"], column, None))
-            if not row[key].strip():
+                raise CorpusError(no_text(path, row["line"], column, None))
+            if is_blank(row[key]):
                 raise CorpusError(f"{where}: the {key} is empty; fill it in or take the line out")
         if row["split"] and row["split"] not in SPLITS:
-            raise CorpusError(f"{where}: split {row['split']!r}; it may be {', '.join(SPLITS)}")
-        same = " ".join(row["text"].split()).casefold()
-        if same in seen:
-            raise CorpusError(
-                f"{where}: the text stands already in line {seen[same]}; between training and test it would leak the "
-                "answer, so keep one of the two"
-            )
-        seen[same] = row["line"]
+            raise CorpusError(f"{where}: split {shown(row['split'])}; it may be {', '.join(SPLITS)}")
     if 0 < sum(bool(row["split"]) for row in rows) < len(rows):
         bare = next(row["line"] for row in rows if not row["split"])
         raise CorpusError(f"{path}, line {bare}: no split, while other lines have one; fill in all or none")
+    _refuse_twins(path, rows)
+    _refuse_repeats(path, rows)
     counts = Counter(row["label"] for row in rows)
     if len(counts) < 2:
-        raise CorpusError(f"{path}: all {len(rows)} rows have the label {rows[0]['label']!r}; two classes are needed")
+        raise CorpusError(
+            f"{path}: all {len(rows)} rows have the label {shown(rows[0]['label'])}; two classes are needed"
+        )
     _refuse_rare(path, counts)
 
 
-def _refuse_labels(path: Path, counts: Counter) -> None:
-    """What `read` does not take of the labels, given with the number of their rows."""
-    alike = {}
-    for name in counts:
-        alike.setdefault(" ".join(name.casefold().replace("_", " ").split()), []).append(name)
-    if twins := next((names for names in alike.values() if len(names) > 1), None):
+def _refuse_repeats(path: Path, rows: list[dict]) -> None:
+    """Texts that stand twice, all of them at once; those under two labels are named as such."""
+    first, repeats = {}, []
+    for row in rows:
+        same = " ".join(row["text"].split()).casefold()
+        if same in first:
+            repeats.append((first[same], row))
+        else:
+            first[same] = row
+    if not repeats:
+        return
+    quarrels = [pair for pair in repeats if pair[0]["label"] != pair[1]["label"]]
+    one, other = (quarrels or repeats)[0]
+    labels = f", there as {shown(one['label'])} and here as {shown(other['label'])}" if quarrels else ""
+    more = ""
+    if len(repeats) > 1:
+        lines = ", ".join(f"line {b['line']} as line {a['line']}" for a, b in repeats[:NAMED])
+        rest = f" and {len(repeats) - NAMED} more" * (len(repeats) > NAMED)
+        two = f"; {len(quarrels)} of them under another label" * bool(quarrels)
+        more = f" In all {len(repeats)} rows repeat an earlier text: {lines}{rest}{two}."
+    raise CorpusError(
+        f"{path}, line {other['line']}: the text stands already in line {one['line']}{labels}; between training and test "
+        f"it would leak the answer, so keep one of the two.{more}"
+    )
+
+
+def _refuse_twins(path: Path, rows: list[dict]) -> None:
+    """Labels that are one class to whoever wrote them, and several to a program."""
+    line = {}
+    for row in rows:
+        line.setdefault(row["label"], row["line"])
+    for twins in (found[:NAMED] for found in alike(list(line))):
+        how, spelled = differences(twins), ""
+        parting = next((i for i, letters in enumerate(zip(*twins)) if len(set(letters)) > 1), SHOWN)
+        begin = max(0, parting - SHOWN // 2)  # where they part is shown, however long they are
+        parts = [name[begin:] for name in twins]
+        if "Unicode" in how or "invisible" in how:
+            spelled = f"; letter by letter they are {' and '.join(ascii(part)[: 2 * SHOWN] for part in parts)}"
         raise CorpusError(
-            f"{path}: the labels {' and '.join(map(repr, twins))} differ in capitals, spaces and underscores only: write "
-            "one of them everywhere"
+            f"{path}: the labels {' and '.join(map(shown, parts))} differ in {how} only{spelled} (first in lines "
+            f"{' and '.join(str(line[name]) for name in twins)}): write one of them everywhere"
         )
-    if len(counts) < 2:
-        raise CorpusError(
-            f"{path}: {sum(counts.values())} rows with the labels {sorted(counts)}; at least two classes are needed"
-        )
-    _refuse_rare(path, counts)
 
 
 def _refuse_rare(path: Path, counts: Counter) -> None:
     rarest, count = min(counts.items(), key=lambda item: item[1])
+    others = sum(n < FEWEST_ROWS for n in counts.values()) - 1
     if count < FEWEST_ROWS:
+        more = f" ({others} more of the {len(counts)} classes have too few: is it the right column?)" * bool(others)
         raise CorpusError(
-            f"{path}: class {rarest!r} has {count} row{'s' * (count > 1)}, at least {FEWEST_ROWS} are needed; add some, "
-            "or merge it with another class"
+            f"{path}: class {shown(rarest)} has {count} row{'s' * (count > 1)}, at least {FEWEST_ROWS} are needed; add "
+            f"some, or merge it with another class{more}"
         )
 
 
@@ -262,7 +167,9 @@ def _refuse_empty_sides(path: Path, rows: list[dict], sides: Sequence[str]) -> N
     names = {row["label"] for row in rows}
     for split in SPLITS:
         if missing := names - {row["label"] for row, side in zip(rows, sides) if side == split}:
-            raise CorpusError(f"{path}: split {split!r} has no row of class {min(missing)!r}; give it at least one")
+            raise CorpusError(
+                f"{path}: split {split!r} has no row of class {shown(min(missing))}; give it at least one"
+            )
 
 
 # --- the splitter ----------------------------------------------------------------------------------------------------
@@ -276,24 +183,52 @@ def split(rows: Sequence[dict], seed: int = 0) -> "DatasetDict":
 
     Raises CorpusError for a class of fewer than three different texts.
     """
-    groups = copies(tuple(row["text"] for row in rows))
+    texts = tuple(row["text"] for row in rows)
+    groups = copies(texts)
+    for name, few in _scarce([row["label"] for row in rows], groups).items():
+        raise CorpusError(_only_copies(rows, name, few))
     return _datasets(rows, _draw([row["label"] for row in rows], groups, seed), ("text", "label", "line"))
+
+
+def _scarce(labels: Sequence[str], groups: Sequence[tuple[int, ...]]) -> dict[str, list[tuple[int, ...]]]:
+    """The classes with fewer groups of copies than there are sides, each with the groups that hold a row of it."""
+    own = Counter(labels[group[0]] for group in groups)
+    scarce = {name: [] for name in sorted(set(labels)) if own[name] < len(SPLITS)}
+    for group in groups if scarce else ():
+        for name in {labels[row] for row in group} & scarce.keys():
+            scarce[name].append(group)
+    return scarce
+
+
+def _only_copies(rows: Sequence[dict], name: str, groups: Sequence[tuple[int, ...]]) -> str:
+    """What is said of a class that has no three different texts."""
+    total = sum(row["label"] == name for row in rows)
+    largest = max(groups, key=len)
+    example = (
+        f"such as {shown(rows[largest[0]]['text'])} in lines {', '.join(str(rows[i]['line']) for i in largest[:3])}"
+    )
+    elsewhere = sum(rows[group[0]]["label"] != name for group in groups)
+    also = f"; {elsewhere} of these stand first under another label" * bool(elsewhere)
+    found = common_passage([rows[row]["text"] for group in groups for row in group])
+    passage = (
+        f". They share the passage {shown(found[0])}: take it out where it says nothing of the class" if found else ""
+    )
+    return (
+        f"class {shown(name)}: its {total} rows are copies of {len(groups)} texts; at least {len(SPLITS)} different ones "
+        f"are needed, one for each of training, validation and test ({example}{also}){passage}"
+    )
 
 
 def _draw(labels: Sequence[str], groups: Sequence[tuple[int, ...]], seed: int) -> list[str]:
     """The side of each row; the rows of a group, which has the label of its first row, stay together."""
     sides, shuffle = [""] * len(labels), random.Random(seed)
-    for name in sorted(set(labels)):
-        own = [group for group in groups if labels[group[0]] == name]
-        total = sum(map(len, own))
-        if len(own) < len(SPLITS):
-            raise CorpusError(
-                f"class {name!r}: its {total} rows are copies of {len(own)} texts; at least {len(SPLITS)} different ones "
-                "are needed, one for each of training, validation and test"
-            )
+    owned: dict[str, list] = {}
+    for group in groups:
+        owned.setdefault(labels[group[0]], []).append(group)
+    for _, own in sorted(owned.items()):
         shuffle.shuffle(own)
         own.sort(key=len)  # single texts first: a large group of copies belongs to training
-        for group, side in zip(own, _sides(own, max(1, round(SHARE * total)))):
+        for group, side in zip(own, _sides(own, max(1, round(SHARE * sum(map(len, own)))))):
             for row in group:
                 sides[row] = side
     return sides
