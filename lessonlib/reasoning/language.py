@@ -20,9 +20,11 @@ import json
 import math
 import operator
 import os
+import re
 import sys
 import unicodedata  # noqa: F401  Python's parser wants it for names and texts beyond ASCII; later it could not be loaded
 from collections import deque
+from itertools import pairwise
 
 try:
     import resource
@@ -31,29 +33,22 @@ except ImportError:  # Windows has no such limits: there the language's own and 
 
 LONGEST_SOURCE = 10_000  # characters
 DEEPEST = 60  # expressions and blocks inside one another
-MOST_STEPS = 100_000
-MOST_BITS = 4_096  # of a whole number: some 1,200 digits
+MOST_STEPS, MOST_BITS = 100_000, 4_096  # bits of a whole number: some 1,200 digits
 LARGEST = 10_000  # numbers, characters and items in one value
 MOST_OUTPUT = 10_000  # characters
 MOST_MEMORY = 256 * 2**20  # bytes of the whole process
 LARGEST_REPORT = 2**19  # bytes; the largest value and the longest output stay below
 
-REFUSED = {
-    "AsyncFunctionDef": "async",
-    "Attribute": "an attribute (a dot behind a value)",
-    "ClassDef": "a class",
-    "Delete": "del",
-    "Dict": "a dictionary",
-    "FunctionDef": "a function definition",
-    "JoinedStr": "an f-string",
-    "Lambda": "a lambda",
-    "NamedExpr": "the walrus :=",
-    "Slice": "a slice",
-    "Starred": "a star",
-    "keyword": "an argument by name",
+REFUSED = {  # what goes by its name in lower case alone, such as "try", is not listed
+    "AnnAssign": "a type behind a colon", "AsyncFunctionDef": "async", "Attribute": "an attribute (a dot behind a value)",
+    "ClassDef": "a class", "Delete": "del", "Dict": "a dictionary", "FunctionDef": "a function definition",
+    "Import": "an import", "ImportFrom": "an import", "JoinedStr": "an f-string", "Lambda": "a lambda",
+    "NamedExpr": "the walrus :=", "Set": "a set", "Slice": "a slice", "Starred": "a star",
+    "keyword": "an argument by name", "BitAnd": "the operator &", "BitOr": "the operator |",
+    "BitXor": "the operator ^ (a power is written **)", "Invert": "the operator ~", "Is": "is (== compares values)",
+    "IsNot": "is not (!= compares values)", "LShift": "the operator <<", "MatMult": "the operator @", "RShift": "the operator >>",
     **dict.fromkeys(("DictComp", "GeneratorExp", "ListComp", "SetComp"), "a comprehension"),
-    **dict.fromkeys(("Import", "ImportFrom"), "an import"),
-}
+}  # fmt: skip
 
 
 class Stop(Exception):
@@ -155,39 +150,18 @@ def rounded(x, digits=None):
 
 
 OPERATORS = {
-    ast.Add: add,
-    ast.Sub: numeric(operator.sub),
-    ast.Mult: multiply,
-    ast.Div: numeric(operator.truediv),
-    ast.FloorDiv: numeric(operator.floordiv),
-    ast.Mod: numeric(operator.mod),
-    ast.Pow: power,
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.In: contains,
-    ast.NotIn: lambda a, b: not contains(a, b),
-    ast.USub: operator.neg,
-    ast.UAdd: operator.pos,
-    ast.Not: operator.not_,
-}
+    ast.Add: add, ast.Sub: numeric(operator.sub), ast.Mult: multiply, ast.Div: numeric(operator.truediv),
+    ast.FloorDiv: numeric(operator.floordiv), ast.Mod: numeric(operator.mod), ast.Pow: power, ast.Eq: operator.eq,
+    ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
+    ast.In: contains, ast.NotIn: lambda a, b: not contains(a, b),
+    ast.USub: operator.neg, ast.UAdd: operator.pos, ast.Not: operator.not_,
+}  # fmt: skip
 FUNCTIONS = {  # of as many arguments as stand here: Python's int, float, str take more, which are not needed
-    "abs": abs,
-    "bool": bool,
-    "float": lambda value: float(value),
-    "int": lambda value: int(value),
-    "len": len,
-    "max": max,
-    "min": min,
-    "range": bounded_range,
-    "round": rounded,
-    "sorted": lambda values: sorted(values),
-    "str": lambda value: str(value),
-    "sum": lambda values: sum(values),
-}
+    "abs": abs, "bool": bool, "float": lambda value: float(value), "int": lambda value: int(value), "len": len,
+    "max": max, "min": min, "range": bounded_range, "round": rounded, "sorted": lambda values: sorted(values),
+    "str": lambda value: str(value), "sum": lambda values: sum(values),
+}  # fmt: skip
+OF_ONE = {"abs", "bool", "float", "int", "len", "sorted", "str", "sum"}
 SILENT = (ast.And, ast.Or, ast.Load, ast.Store)  # parts of the grammar that do nothing by themselves
 
 
@@ -201,15 +175,22 @@ def parse(source: str) -> ast.Module:
     try:
         tree = ast.parse(source)
     except SyntaxError as cause:
-        raise Stop("refused", f"not a program: {cause.msg}", cause.lineno) from cause
+        line = "".join(source.split("\n")[(cause.lineno or 1) - 1 :][:1])
+        commas = re.finditer(",", line if "zeros" in cause.msg else "")  # 1,050: to Python 050 is no number
+        said = next(filter(None, (separated(line, comma.start()) for comma in commas)), cause.msg)
+        raise Stop("refused", f"not a program: {said}", cause.lineno) from cause
     except (ValueError, MemoryError, RecursionError) as cause:  # null bytes; too many brackets
         raise Stop("refused", f"not a program: {type(cause).__name__} {cause}") from cause
-    rest = deque([(tree, 0)])
+    lines, rest = re.split(r"\r\n|\r|\n", source), deque([(tree, 0, False)])
     while rest:
-        node, depth = rest.popleft()
-        if fault := "too many things inside one another" if depth > DEEPEST else refusal(node):
+        node, depth, looped = rest.popleft()
+        fault = "too many things inside one another" if depth > DEEPEST else refusal(node) or grouped(node, lines)
+        if isinstance(node, ast.Break | ast.Continue) and not looped:
+            fault = "break and continue stand inside a loop"
+        if fault:
             raise Stop("refused", fault, getattr(node, "lineno", None))
-        rest.extend((child, depth + 1) for child in ast.iter_child_nodes(node))
+        looped |= isinstance(node, ast.For | ast.While)
+        rest.extend((child, depth + 1, looped) for child in ast.iter_child_nodes(node))
     return tree
 
 
@@ -217,10 +198,12 @@ def refusal(node: ast.AST) -> str | None:
     """Why a node is not in the language; None if it is."""
     kind = type(node).__name__
     if not hasattr(Language, kind) and type(node) not in OPERATORS and not isinstance(node, SILENT):
-        return f"{REFUSED.get(kind, kind)} is not in this language"
+        return f"{REFUSED.get(kind, kind.lower())} is not in this language"
     match node:
         case ast.Name(id=name) if name.startswith("__"):
             return f"the name {name!r} is not in this language"
+        case ast.Call(func=ast.Name(id=name), args=values) if name in OF_ONE and len(values) != 1:
+            return f"{name}(...) takes one value, and here are {len(values)}"
         case ast.Call(func=ast.Name(id=name)) if name in FUNCTIONS or name == "print":
             return None
         case ast.Call():
@@ -233,6 +216,30 @@ def refusal(node: ast.AST) -> str | None:
         case ast.For(orelse=[_, *_]) | ast.While(orelse=[_, *_]):
             return "a loop's else is not in this language"
     return None
+
+
+def separated(line: str, comma: int) -> str | None:
+    """What is said of a comma in a line that stands within a number, as that of 1,234 does; None for another one."""
+    before = re.search(r"(?<![\w.])\d{1,3}$", line[:comma])
+    if not before or not (number := re.match(r"\d{1,3}(,\d{3})+(?!\w)(\.\d+)?", line[before.start() :])):
+        return None
+    return f"{number[0]} is written with commas, which part things here: write {number[0].replace(',', '')}"
+
+
+def grouped(node: ast.AST, lines: list[str]) -> str | None:
+    """Why numbers behind one another are refused: 1,234 is one number to whoever wrote it, and two to Python.
+
+    In a list and a call the spaces tell: [1,234, 5,678] is refused, [100,200] and range(1,100) hold two numbers each.
+    """
+    items = node.args if isinstance(node, ast.Call) else getattr(node, "elts", [])
+    found, spaced = None, isinstance(node, ast.Tuple)
+    for before, behind in pairwise(items):
+        tight = before.end_lineno == behind.lineno and behind.col_offset == before.end_col_offset + 1
+        spaced |= not tight
+        if tight and not found:  # columns count bytes
+            line = lines[behind.lineno - 1]
+            found = separated(line, len(line.encode()[: before.end_col_offset].decode()))
+    return found if spaced else None
 
 
 # --- what each construct means ------------------------------------------------------------------------------
@@ -406,11 +413,7 @@ def confine(seconds: int) -> None:
             os.setgroups([])
             os.setgid(65534)
             os.setuid(65534)
-    limits = {
-        resource.RLIMIT_AS: MOST_MEMORY,
-        resource.RLIMIT_CPU: seconds,
-        resource.RLIMIT_FSIZE: LARGEST_REPORT,
-    }
+    limits = {resource.RLIMIT_AS: MOST_MEMORY, resource.RLIMIT_CPU: seconds, resource.RLIMIT_FSIZE: LARGEST_REPORT}
     limits |= dict.fromkeys((resource.RLIMIT_CORE, resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE), 0)
     for limit, value in limits.items():
         try:
@@ -434,8 +437,6 @@ def report(source: str) -> str:
         return json.dumps({"value": value, "output": language.output}, allow_nan=False)
     except Stop as stop:
         kind, reason, line = stop.kind, stop.reason, stop.line or language.line
-    except (LeaveLoop, NextRound):
-        kind, reason, line = "refused", "break and continue stand inside a loop", language.line
     except (MemoryError, RecursionError) as cause:
         kind, reason, line = "stopped", f"{type(cause).__name__}: too large", language.line
     except (ArithmeticError, LookupError, NameError, TypeError, ValueError) as cause:

@@ -402,3 +402,74 @@ def test_no_process_is_left_behind(broken):
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
     names = [Path(f"/proc/{pid}/cmdline").read_text() for pid in children]
     assert not [name for name in names if "broken.py" in name]
+
+
+# --- numbers with commas, and what a learner reads --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "number"),
+    [
+        ("answer = 1,234", "1,234"),
+        ("x = 1\nanswer = -1,234,567.50", "1,234,567.50"),
+        ("answer = 1,000", "1,000"),
+        ("answer = 12,050 / 2", "12,050"),  # no number to Python: 050
+        ("answer = 3 * 1,234 + 5", "1,234"),
+        ("answer = (1,234)", "1,234"),
+        ("print((1,234))", "1,234"),
+        ("total = [1,234, 5,678]", "1,234"),
+        ("answer = max(2, 1,234)", "1,234"),
+        ("ü = 'ä, 5' ; answer = 1,234", "1,234"),
+        ("[7][1,234]", "1,234"),
+    ],
+)
+def test_a_number_with_commas_is_refused_and_never_two_numbers(source, number):
+    with pytest.raises(ProgramRejected) as caught:
+        run_program(source)
+    assert (caught.value.kind, caught.value.line) == ("refused", source.count("\n") + 1)
+    words = f"{number} is written with commas, which part things here: write {number.replace(',', '')}"
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "value"),
+    [
+        ("answer = len(range(1,100))", 99),
+        ("answer = [100,200]", [100, 200]),
+        ("answer = max(3,100)", 100),
+        ("a, b = 1, 234\nanswer = a + b", 235),
+        ("answer = '1,234'", "1,234"),
+        ("x1 = 7\nanswer = [x1,234, 5]", [7, 234, 5]),
+        ("answer = [0.5,100, 2]", [0.5, 100, 2]),
+        ("answer = ['1,234', '5,678']", ["1,234", "5,678"]),
+        ("answer = 1,2345", [1, 2345]),
+    ],
+)
+def test_other_commas_part_things_as_in_python(source, value):
+    assert run_program(source).value == value
+
+
+def test_what_is_refused_has_not_run_a_break_outside_of_a_loop_included():
+    for source in ("print(1 / 0)\nbreak", "print(1 / 0)\nif 1:\n    continue", "1 / 0\nfloat(1,234)"):
+        with pytest.raises(ProgramRejected) as caught:
+            run_program(source)
+        assert caught.value.kind == "refused"
+    assert run_program("for i in [1, 2]:\n    if i == 2:\n        break\nanswer = i").value == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("2 ^ 3", "the operator ^ (a power is written **) is not in this language"),
+        ("1 is 1", "is (== compares values) is not in this language"),
+        ("try:\n    1\nexcept ValueError:\n    2", "try is not in this language"),
+        ("x: int = 3", "a type behind a colon is not in this language"),
+        ("{1, 2}", "a set is not in this language"),
+        ("float(1, 2)", "float(...) takes one value, and here are 2"),
+        ("sum(1, 2, 3)", "sum(...) takes one value, and here are 3"),
+    ],
+)
+def test_what_is_refused_is_said_in_words_and_not_in_pythons_own(source, words):
+    with pytest.raises(ProgramRejected) as caught:
+        run_program(source)
+    assert caught.value.kind == "refused" and words in caught.value.reason
