@@ -14,9 +14,9 @@ from lessonlib.display import Bar
 from lessonlib.evaluation import Accuracy, label_logits_of_texts
 from lessonlib.experiments.tickets import SHORT, tickets_task
 from lessonlib.training.labels import LabelTask, label_logits
+from lessonlib.training.questions import label_question
 
-LISTED = 20  # labels are named in the prompt up to this number
-TEXT_TOKENS = 160  # of a text that are read; the rest of the prompt comes on top
+LONGEST = 200_000  # letters: what is longer is no message and would only keep the service busy
 
 
 class AfternoonError(ValueError):
@@ -28,22 +28,14 @@ class InputRefused(ValueError):
 
 
 def question(tokenizer, labels: Sequence[str]) -> LabelTask:
-    """The labels as the words that the model is to say, named in the prompt where there are at most 20.
+    """The labels as the words that the model is to say, named in the prompt where there is room (`label_question`).
 
-    Where two labels begin with the same token, letters stand for them, and the prompt says which for which.
-    Raises AfternoonError where more than 26 labels collide in that way.
+    Raises AfternoonError for labels that cannot be told apart.
     """
-    words = [label.replace("_", " ") for label in labels]
     try:
-        chosen = LabelTask(tokenizer, labels, words).verbalizer
+        return label_question(tokenizer, labels)
     except ValueError as cause:
-        raise AfternoonError(f"{cause}: give the labels other first words, or put some of them together") from cause
-    named = [word if word == own else f"{own} for {word}" for word, own in zip(words, chosen)]
-    plain = ", ".join(named).translate(str.maketrans("{}", "()"))  # braces would be places to fill in
-    head = f"Labels: {plain}.\n" if len(labels) <= LISTED or chosen != words else ""
-    template = f"{head}Text: {{text}}\nLabel:"
-    length = len(tokenizer(template, add_special_tokens=False).input_ids)
-    return LabelTask(tokenizer, labels, chosen, template=template, max_tokens=length + TEXT_TOKENS)
+        raise AfternoonError(f"{cause}; change it in the file, or put classes together") from cause
 
 
 @dataclass
@@ -82,7 +74,8 @@ def ask(model: nn.Module, task: LabelTask, rows, what: str = "Answering") -> Ans
 class Predictor:
     """Answers one text at a time, as a service does: the label, and the probability that the model gives it.
 
-    Refuses what it was not made for by InputRefused: no text, an empty one, one that is longer than it reads.
+    Of a long text it reads what training read, the beginning (`LabelTask.encode`). Refuses by InputRefused what it was
+    not made for: no text, an empty one, one of more than 200,000 letters.
     """
 
     def __init__(self, model: nn.Module, task: LabelTask):
@@ -94,11 +87,9 @@ class Predictor:
             raise InputRefused(f"{type(text).__name__} is no text: give a string")
         if not text.strip():
             raise InputRefused("the text is empty: give at least one word")
-        prompt = self.task.template.format(text=text)
-        tokens = len(self.task.tokenizer(prompt, add_special_tokens=False).input_ids)
-        if tokens > self.task.max_tokens:
-            raise InputRefused(f"the text makes {tokens} tokens; at most {self.task.max_tokens} are read: shorten it")
-        return prompt
+        if len(text) > LONGEST:
+            raise InputRefused(f"the text has {len(text):,} letters; at most {LONGEST:,} are taken: shorten it")
+        return self.task.prompt(text)
 
     @torch.no_grad()
     def __call__(self, text: str) -> tuple[str, float]:
@@ -109,7 +100,7 @@ class Predictor:
         return self.task.labels[label], float(log_probs[label].exp())
 
 
-BAD_INPUTS = {"no text": None, "empty": "", "blank": " \n\t", "too long": "word " * 4000}
+BAD_INPUTS = {"no text": None, "empty": "", "blank": " \n\t", "too long": "word " * 50_000}
 
 
 def answer_seconds(predictor: Predictor, texts: Sequence[str]) -> list[float]:

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from lessonlib.corpora.duplicates import common_passage
 from lessonlib.corpora.own import SPLITS
 from lessonlib.display import written_aside
+from lessonlib.corpora.table import shown
 from lessonlib.lora import load_lora, merge_lora, remove_lora
 from lessonlib.quantization.linear import to_four_bits
 from lessonlib.quantization.qlora import model_bytes
@@ -51,6 +53,7 @@ def figures(artifacts: Artifacts) -> dict[str, object]:
         "labels": ", ".join(artifacts.task.labels),
         "words asked for": ", ".join(artifacts.task.verbalizer),
         "texts": ", ".join(f"{side} {count}" for side, count in sides.items()),
+        **long_texts(artifacts),
         **{f"{name}, test": str(scores.test) for name, scores in artifacts.floor.items()},
         "tuned, validation": str(artifacts.validation.accuracy),
         "tuned, test": str(artifacts.test.accuracy),
@@ -59,6 +62,16 @@ def figures(artifacts: Artifacts) -> dict[str, object]:
         "trained parameters": best(artifacts.trials).trainable,
         "seconds of training, both rates": round(sum(trial.seconds for trial in artifacts.trials)),
     }
+
+
+def long_texts(artifacts: Artifacts) -> dict[str, str]:
+    """What the report says of texts that are not read to their end, and of a passage that many of them share."""
+    texts = [text for side in SPLITS for text in artifacts.splits[side]["text"]]
+    cut, room = artifacts.task.cut(texts), artifacts.task.room
+    said = f"{cut} of {len(texts)} texts are longer than {room} tokens and were cut, in training, judging and serving"
+    found = common_passage(texts)
+    shared = {"shared passage": f"{found[1]} texts hold {shown(found[0])}: take it out to make room"} if found else {}
+    return {"long texts": said if cut else f"none of {len(texts)} is longer than {room} tokens"} | shared
 
 
 # --- merge, verify, quantize -----------------------------------------------------------------------------------------
@@ -129,7 +142,7 @@ def variants(
         refused,
     ]
     for name, seconds in times.items():
-        facts[f"one answer, {name}, median ms"] = round(1000 * float(np.median(seconds)))
+        facts[f"one answer, {name}, median ms"] = round(1000 * float(np.median(seconds))) if seconds else "none"
     four = quantize(model, artifacts.task, rows)
     facts |= {"4 bits, bytes": four.bytes, "4 bits, test": str(four.answers.accuracy)}
     return [

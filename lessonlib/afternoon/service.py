@@ -31,7 +31,8 @@ def serve(base: str | Path, adapter: str | Path, task: LabelTask):
 
     if engine.serving_python() is None:
         return None
-    longest = max(512, task.max_tokens + 16)
+    label = max(len(ids) for ids in task.tokenizer(task.endings, add_special_tokens=False).input_ids)
+    longest = max(512, task.max_tokens + label + 16)
     return engine.Engine(base, {SERVED_AS: adapter}, max_lora_rank=16, max_model_len=longest)
 
 
@@ -51,7 +52,12 @@ def load(
             indices.append(index)
         except InputRefused:
             continue
-    served = engine.label_log_probs(SERVED_AS, prompts, _first_tokens(predictor.task)).log_softmax(-1)
+    if not prompts:
+        nothing = "none of the texts is answered by the service"
+        return [
+            Check(name, False, nothing, "at least one") for name in ("served by the adapter", "requests under load")
+        ]
+    served = engine.label_log_probs(SERVED_AS, prompts, _scored(predictor.task)).log_softmax(-1)
     questions = [(SERVED_AS, prompts[i % len(prompts)]) for i in range(requests)]
     traffic = offer(functools.partial(engine.complete, max_tokens=1), questions, clients)
     failed = len(traffic.failures)
@@ -62,9 +68,11 @@ def load(
     ]
 
 
-def _first_tokens(task: LabelTask) -> list[str]:
-    """The first token of each label's word as text, space included; the whole word where that token is no text of its
-    own, as with part of a letter in several bytes."""
+def _scored(task: LabelTask) -> list[str]:
+    """What each label is scored by, as text: the whole of it where the task does so, else its word's first token, space
+    included; the whole word where that token is no text of its own, as with part of a letter in several bytes."""
+    if task.label_ids.dim() == 2:
+        return task.endings
     texts = [task.tokenizer.decode([token]) for token in task.label_ids.tolist()]
     alone = [task.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
     rows = zip(texts, alone, task.label_ids.tolist(), task.verbalizer)

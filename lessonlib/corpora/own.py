@@ -141,7 +141,7 @@ def _refuse_twins(path: Path, rows: list[dict]) -> None:
         line.setdefault(row["label"], row["line"])
     for twins in (found[:NAMED] for found in alike(list(line))):
         how, spelled = differences(twins), ""
-        parting = next((i for i, letters in enumerate(zip(*twins)) if len(set(letters)) > 1), SHOWN)
+        parting = next((i for i, letters in enumerate(zip(*twins)) if len(set(letters)) > 1), min(map(len, twins)))
         begin = max(0, parting - SHOWN // 2)  # where they part is shown, however long they are
         parts = [name[begin:] for name in twins]
         if "Unicode" in how or "invisible" in how:

@@ -91,7 +91,7 @@ def delimiter_of_name(path: Path, content: str, columns: Sequence[str]) -> str:
 
 
 def delimiter_of_header(path: Path, content: str, columns: Sequence[str]) -> str:
-    """What stands between the names in the first line; CorpusError where no delimiter gives both columns."""
+    """What stands between the names in the first line. Raises CorpusError where no delimiter gives both columns."""
     first = next((line for line in LINE_END.split(content) if line.strip()), "")
     headers = {d: _cells(first, d) for d in DELIMITERS}
     for delimiter, header in headers.items():

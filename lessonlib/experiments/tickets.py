@@ -9,13 +9,17 @@ from lessonlib.evaluation import Accuracy, label_logits_of_texts
 from lessonlib.runs import Run
 from lessonlib.training import fit
 from lessonlib.training.labels import LabelTask
+from lessonlib.training.questions import label_question
 
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def tickets_task(tokenizer, labels: list[str] | None = None) -> LabelTask:
-    """The tickets' intents (or labels of your own) as the words that the model is to say, all named in the prompt."""
-    labels = labels or corpora.INTENTS
+    """The tickets' intents as the words that the model is to say, all named in the prompt; or labels of your own, as
+    `label_question` asks for them, named where there is room."""
+    if labels is not None and list(labels) != corpora.INTENTS:
+        return label_question(tokenizer, labels, text="Ticket", label="Topic")
+    labels = corpora.INTENTS
     words = [corpora.WORDS.get(name, name) for name in labels]
     template = f"Topics: {', '.join(words)}.\nTicket: {{text}}\nTopic:"
     return LabelTask(tokenizer, labels, words, template=template)

@@ -182,7 +182,9 @@ def kept_quality(name: str, before: Accuracy, after: Accuracy, margin: float = 0
 
 
 def latency(name: str, seconds: Sequence[float], at_most: float) -> Check:
-    """Whether 95 of 100 requests are answered within a time."""
+    """Whether 95 of 100 requests are answered within a time; not so where none was answered."""
+    if not len(seconds):
+        return Check(name, False, "no request was answered", f"p95 at most {1000 * at_most:.0f} ms")
     p50, p95 = np.quantile(np.asarray(seconds, dtype=float), (0.5, 0.95))
     figure = f"median {1000 * p50:.0f} ms, p95 {1000 * p95:.0f} ms of {len(seconds)} requests"
     return Check(name, bool(p95 <= at_most), figure, f"p95 at most {1000 * at_most:.0f} ms")

@@ -37,10 +37,15 @@ def test_the_prompt_names_the_labels(tokenizer):
     assert tokenizer.decode(task.encode("ein {Text}")).endswith("Text: ein {Text}\nLabel:")
 
 
-def test_letters_stand_for_labels_that_begin_alike(tokenizer):
+def test_labels_that_begin_alike_are_said_whole(tokenizer):
     task = afternoon.question(tokenizer, ["class one", "class two"])
-    assert task.verbalizer == ["A", "B"]
-    assert task.template.startswith("Labels: A for class one, B for class two.\n")
+    assert task.verbalizer == ["class one", "class two"] and task.label_ids.dim() == 2
+    assert task.template.startswith("Labels: class one, class two.\n")
+
+
+def test_one_word_for_two_labels_is_refused(tokenizer):
+    with pytest.raises(AfternoonError, match="the word 'late fee' stands for 2 labels"):
+        afternoon.question(tokenizer, ["late_fee", "late fee"])
 
 
 def test_a_long_text_loses_its_end_and_keeps_the_question(tokenizer):
@@ -86,8 +91,22 @@ def test_the_predictor_answers_as_the_batch_does(tiny, tokenizer, mine):
 def test_the_predictor_refuses_what_it_was_not_made_for(tiny, tokenizer):
     predictor = afternoon.Predictor(tiny, afternoon.question(tokenizer, CLASSES))
     assert release.refuses(predictor, afternoon.BAD_INPUTS, InputRefused).passed
-    with pytest.raises(InputRefused, match=r"makes \d+ tokens; at most \d+ are read: shorten it"):
-        predictor("parcel " * 500)
+    with pytest.raises(InputRefused, match=r"has 250,000 letters; at most 200,000 are taken: shorten it"):
+        predictor("parc " * 50_000)
+
+
+def test_the_predictor_reads_of_a_long_text_what_training_reads(tiny_long, tokenizer):
+    task = afternoon.question(tokenizer, CLASSES)
+    predictor, long = afternoon.Predictor(tiny_long, task), "parcel late " * 300
+    assert tokenizer(predictor.prompt(long)).input_ids == task.encode(long)
+    assert len(afternoon.answer_seconds(predictor, [long] * 3)) == 3
+    answers = afternoon.ask(tiny_long, task, {"text": [long], "label": [0]})
+    assert predictor(long)[1] == pytest.approx(answers.log_probs.max().exp().item(), rel=1e-4)
+
+
+@pytest.fixture
+def tiny_long():
+    return tiny_model(max_position_embeddings=1024)
 
 
 # --- the watch, and what a server answers ------------------------------------------------------------------------
@@ -159,6 +178,24 @@ def test_a_server_with_the_adapter_passes(asked, tokenizer):
     assert all(check.passed for check in checks), checks
     assert "9 of 9 answers the same; 0.00 nats from the adapter's" in checks[0].figure
     assert server.asked == ["afternoon"] * 12 and checks[1].figure.startswith("12 of 12 answered, 3 clients")
+
+
+def test_a_server_scores_whole_labels_as_the_task_does(tiny, tokenizer, mine):
+    rows, task = own.split(read(mine))["test"], afternoon.question(tokenizer, ["class one", "class two", "x"])
+    answers = afternoon.ask(tiny, task, rows)
+    other = afternoon.Answers(answers.log_probs.roll(1, 1), answers.targets)
+    checks = afternoon.load(
+        Server(tiny, tokenizer), afternoon.Predictor(tiny, task), rows, other, answers, requests=4
+    )
+    assert "9 of 9 answers the same; 0.00 nats from the adapter's" in checks[0].figure
+
+
+def test_where_no_text_is_answered_the_lines_say_so(asked, tokenizer):
+    _, predictor, base, tuned = asked
+    rows = {"text": ["", "  "]}
+    checks = afternoon.load(Server(predictor.model, tokenizer), predictor, rows, base, tuned)
+    assert [check.passed for check in checks] == [False, False] and "none of the texts" in checks[0].figure
+    assert not release.latency("one answer", [], 2.0).passed
 
 
 def test_a_server_with_the_bare_base_fails(asked, tokenizer, make_tiny):

@@ -11,8 +11,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lessonlib import corpora
 from lessonlib.corpora import CorpusError, fingerprint, from_csv, texts, tickets
+from lessonlib.experiments.tickets import tickets_task
 from lessonlib.models import find_base
 from lessonlib.training.labels import LabelTask
+from lessonlib.training.questions import label_question
 
 # Forty sound rows, twenty a class, in lines 2 to 41 of a CSV and 1 to 40 of a JSONL; bad lines follow them.
 ROWS = [(f"message number {i}", ("late", "lost")[i % 2]) for i in range(40)]
@@ -402,18 +404,34 @@ def test_labels_of_ones_own_file_become_a_task(write, tokenizer):
 
 
 @pytest.mark.parametrize("names", [["late fee", "late lost"], ["lost", "late", "late fee"]])
-def test_letters_stand_in_where_two_labels_begin_with_the_same_token(tokenizer, names):
+def test_labels_that_begin_with_the_same_token_are_scored_whole(tokenizer, names):
     task = LabelTask(tokenizer, names)
-    letters = ["A", "B", "C"][: len(names)]
-    assert task.verbalizer == letters and label_tokens(task) == [f"Ġ{letter}" for letter in letters]
-    assert task.labels == names  # the classes keep their names
+    assert task.verbalizer == task.labels == names and task.label_ids.dim() == 2
+    assert [ending.strip() for ending in task.endings] == names
 
 
-def test_letters_reach_for_26_clashing_labels_and_not_for_27(tokenizer):
+def test_any_number_of_labels_may_begin_alike(tokenizer):
+    names = [f"late {i}" for i in range(77)]
+    assert LabelTask(tokenizer, names).verbalizer == names
+
+
+def test_letters_are_asked_for_and_then_named(tokenizer):
     names = [f"late {i}" for i in range(27)]
-    assert LabelTask(tokenizer, names[:26]).verbalizer[-1] == "Z"
+    task = label_question(tokenizer, names[:26], letters=True)
+    assert task.verbalizer[-1] == "Z" and "A for late 0, B for late 1" in task.template
     with pytest.raises(ValueError, match=r"27 labels.*26 letters are too few"):
-        LabelTask(tokenizer, names)
+        label_question(tokenizer, names, letters=True)
+
+
+def test_long_labels_leave_room_for_the_text(tokenizer):
+    names = [f"{letter} reporting, repair services, or other personal statements" for letter in "abcdefghijklmnopqrs"]
+    for task in (
+        tickets_task(tokenizer, names),
+        label_question(tokenizer, names),
+        label_question(tokenizer, names[:3]),
+    ):
+        assert task.room >= 160 and task.encode("one text") != task.encode("another text")
+        assert task.verbalizer == names[: len(task.labels)]
 
 
 def test_words_of_ones_own_choice_spare_the_letters(tokenizer):
@@ -422,11 +440,11 @@ def test_words_of_ones_own_choice_spare_the_letters(tokenizer):
 
 
 @pytest.mark.model
-def test_the_base_models_tokenizer_has_one_token_for_each_intent_and_letters_for_clashes():
+def test_the_base_models_tokenizer_has_one_token_for_each_intent_and_whole_labels_for_clashes():
     tokenizer = AutoTokenizer.from_pretrained(find_base())
     words = [corpora.WORDS.get(name, name) for name in corpora.INTENTS]
     assert label_tokens(LabelTask(tokenizer, corpora.INTENTS, words)) == [f"Ġ{word}" for word in words]
-    assert label_tokens(LabelTask(tokenizer, ["late delivery", "late refund"])) == ["ĠA", "ĠB"]
+    assert LabelTask(tokenizer, ["late delivery", "late refund"]).label_ids.dim() == 2
 
 
 # --- the other corpora ----------------------------------------------------------------------------------------------

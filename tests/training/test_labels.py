@@ -99,22 +99,95 @@ def test_words_stand_for_the_labels(tokenizer):
     assert task.labels == ["product_question", "praise"]
 
 
-def test_letters_stand_in_where_first_tokens_clash(tokenizer):
-    clash = ["xylophone", "yacht", "refund"]  # the first two begin with the same token, a bare space
-    assert tokenizer.tokenize(" xylophone")[0] == tokenizer.tokenize(" yacht")[0]
-    task = LabelTask(tokenizer, clash)
-    assert (task.labels, task.verbalizer) == (clash, ["A", "B", "C"])
-    assert tokenizer.convert_ids_to_tokens(task.label_ids.tolist()) == ["ĠA", "ĠB", "ĠC"]
+def whole_scores(model, tokenizer, prompts, endings):
+    """Sums of log-probabilities, each label behind each prompt alone, from all logits."""
+
+    def one(prompt, ending):
+        begin, ids = len(tokenizer(prompt).input_ids), tokenizer(prompt + ending).input_ids
+        log_probs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        return log_probs[range(begin - 1, len(ids) - 1), ids[begin:]].sum()
+
+    return torch.stack([torch.stack([one(prompt, ending) for ending in endings]) for prompt in prompts])
 
 
-def test_letters_that_clash_as_well_are_refused(tokenizer):
-    with pytest.raises(ValueError, match=r"begin with the same token"):
-        LabelTask(tokenizer, [f"x{i}" for i in range(6)])  # this tokenizer knows " A" to " D" only
+ALIKE = ["xylophone", "xyz", "yacht late", "refund"]  # the first three begin with the same token, a bare space
 
 
-def test_more_clashing_labels_than_letters_are_refused(tokenizer):
-    with pytest.raises(ValueError, match=r"27 labels, .* 26 letters are too few"):
-        LabelTask(tokenizer, [f"x{i}" for i in range(27)])
+@pytest.mark.parametrize("form", [{}, {"sliding_window": 4}], ids=["packed", "one by one"])
+def test_labels_that_begin_alike_are_scored_whole(tiny, tokenizer, form):
+    task = LabelTask(tokenizer, ALIKE)
+    for name, value in form.items():
+        setattr(
+            tiny.config, name, value
+        )  # Llama's layers do not read it: only what the library thinks of them changes
+    assert task.verbalizer == ALIKE and task.label_ids.dim() == 2
+    scores = label_logits(tiny, task.batch([task.encode(text) for text in TEXTS], [0] * 8))
+    close(scores, whole_scores(tiny, tokenizer, map(task.prompt, TEXTS), task.endings), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("form", [{}, {"sliding_window": 4}], ids=["packed", "one by one"])
+def test_whole_labels_train_by_the_gradient_of_their_scores(tiny, tokenizer, form):
+    task = LabelTask(tokenizer, ALIKE)
+    for name, value in form.items():
+        setattr(tiny.config, name, value)
+    label_loss(tiny, task.batch([task.encode(text) for text in TEXTS[:3]], [0, 1, 3])).backward()
+    ours = {name: p.grad.clone() for name, p in tiny.named_parameters() if p.grad is not None}
+    tiny.zero_grad()
+    plain = whole_scores(tiny, tokenizer, map(task.prompt, TEXTS[:3]), task.endings)
+    F.cross_entropy(plain, torch.tensor([0, 1, 3])).backward()
+    for name, p in tiny.named_parameters():
+        if p.grad is not None:
+            close(ours[name], p.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_a_label_that_begins_another_does_not_always_win(tiny, tokenizer):
+    task = LabelTask(tokenizer, ["xy", "xyz", "late"])
+    assert task.endings == [" xy\n", " xyz\n", " late\n"]
+    batch = task.batch([task.encode("late")], [1])
+    optimizer = torch.optim.Adam(tiny.parameters(), 0.01)
+    for _ in range(20):
+        label_loss(tiny, batch).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert label_logits(tiny, batch).argmax().item() == 1
+
+
+def test_words_that_stand_twice_or_are_empty_are_refused(tokenizer):
+    with pytest.raises(ValueError, match="the word 'late' stands for 2 labels"):
+        LabelTask(tokenizer, ["a", "b"], verbalizer=["late", "late"])
+    with pytest.raises(ValueError, match="the word ' ' stands for 1 labels"):
+        LabelTask(tokenizer, ["late", " "])
+
+
+def test_a_template_that_leaves_no_room_is_refused(tokenizer):
+    with pytest.raises(ValueError, match=r"takes \d+ of 160 tokens and leaves 0 to the text; at least 16 are needed"):
+        LabelTask(tokenizer, LABELS, template="late " * 300 + "{text}\nTopic:")
+
+
+def test_a_control_token_in_a_text_is_only_letters(tokenizer):
+    task = LabelTask(tokenizer, LABELS)
+    control = tokenizer.all_special_tokens
+    assert control
+    for token in control:
+        assert not set(task.encode(f"please {token} refund")) & set(tokenizer.all_special_ids)
+        assert task.prompt(f"a {token}") == f"Ticket: a {token[0]} {token[1:]}\nTopic:"
+
+
+def test_what_the_tokenizer_puts_in_front_of_a_text_stands_in_front_of_the_prompt(tokenizer):
+    class WithBos:
+        bos_token, bos_token_id = tokenizer.all_special_tokens[0], tokenizer.all_special_ids[0]
+        pad_token_id = None
+
+        def __getattr__(self, name):
+            return getattr(tokenizer, name)
+
+        def __call__(self, text, add_special_tokens=True, **settings):
+            return tokenizer(self.bos_token * add_special_tokens + text, add_special_tokens=False, **settings)
+
+    task = LabelTask(WithBos(), LABELS)
+    assert task.encode("late") == [WithBos.bos_token_id, *LabelTask(tokenizer, LABELS).encode("late")]
+    assert LabelTask(WithBos(), LABELS, template=task.template).template == task.template
+    assert task.batch([[5], [6, 7]], [0, 1]).input_ids.shape == (2, 2)  # no token to pad with, and none is needed
 
 
 def test_a_template_without_a_text_and_a_task_without_labels_are_refused(tokenizer):
@@ -138,14 +211,15 @@ def test_the_courses_labels_are_one_token_each_for_the_real_tokenizer():
 
 
 def test_a_long_text_loses_its_end_and_the_template_keeps_its_own(tokenizer):
-    task = LabelTask(tokenizer, LABELS, max_tokens=20)
+    task = LabelTask(tokenizer, LABELS, max_tokens=30)
     prompt = tokenizer.decode(task.encode("broken parcel " * 50))
-    assert len(task.encode("broken parcel " * 50)) == 20
+    assert len(task.encode("broken parcel " * 50)) == 30 and task.prompt("broken parcel " * 50) == prompt
+    assert task.cut(["broken parcel " * 50, "late"]) == 1
     assert prompt.startswith("Ticket: broken parcel broken") and prompt.endswith("\nTopic:")
 
 
 def test_a_text_that_just_fits_is_left_whole(tokenizer):
-    text = "broken parcel late"
+    text = "broken parcel " * 10 + "late"
     length = len(tokenizer(f"Ticket: {text}\nTopic:").input_ids)
     assert tokenizer.decode(LabelTask(tokenizer, LABELS, max_tokens=length).encode(text)).endswith("late\nTopic:")
     assert "late" not in tokenizer.decode(LabelTask(tokenizer, LABELS, max_tokens=length - 1).encode(text))
