@@ -36,8 +36,8 @@ FLOORS = (
 # Between rooms of one floor: a method knows no other method, but the 4-bit layer is a LoRA layer.
 NEIGHBOURS = {("__init__", "course"), ("quantization", "lora")}
 
-# The library had 13,495 lines when its rooms were cleared; other machines and other base models brought 600 more.
-ENTRIES, LINES, LIBRARY_LINES, ROOMS, ARROWS = 30, 450, 14_250, 30, 90
+# The library had 13,495 lines when its rooms were cleared; other machines and other base models brought 600 more, refusals and whole files 1,500.
+ENTRIES, LINES, LIBRARY_LINES, ROOMS, ARROWS = 30, 450, 15_900, 30, 90
 APART = ("experiments", "exercises", "figures")  # not counted as the library: records, exercises, pictures
 
 
@@ -342,7 +342,7 @@ def test_every_measure_is_taken(house):
     root = house(
         files
         | {
-            "long.py": "\n" * 14_250 + "x = 1",
+            "long.py": "\n" * 15_900 + "x = 1",
             "exercises/lesson01.py": "\n" * 500,
             "figures/a.py": "\n" * 450,
         }
@@ -351,6 +351,6 @@ def test_every_measure_is_taken(house):
         "entries in lessonlib: 34, at most 30",
         "rooms: 34, at most 30",
         "arrows between rooms: 465, at most 90",
-        "lines of the library without experiments, exercises, figures: 14716, at most 14250",
-        "lines in lessonlib.long: 14251, at most 450",
+        "lines of the library without experiments, exercises, figures: 16366, at most 15900",
+        "lines in lessonlib.long: 15901, at most 450",
     ]

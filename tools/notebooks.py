@@ -180,7 +180,8 @@ def longest_sections(minutes: dict[str, float]) -> str:
     >>> longest_sections({"Merge": 0.04, "Train": 2.46, "Sweep": 0.5})
     'The longest sections: Train 2.5, Sweep 0.5 minutes.'
     """
-    long = {name: value for name, value in minutes.items() if value >= 0.1 * sum(minutes.values())}
+    tenth = 0.1 * sum(minutes.values()) - 1e-9  # Pythons before 3.12 add with other roundings
+    long = {name: value for name, value in minutes.items() if value >= tenth}
     order = sorted(long, key=lambda name: (-long[name], name))  # nbformat sorts metadata by its keys
     named = ", ".join(f"{name} {long[name]:.1f}" for name in order)
     return f"The longest sections: {named} minutes."

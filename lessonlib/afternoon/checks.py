@@ -10,8 +10,8 @@ from torch import nn
 
 from lessonlib.corpora.duplicates import common_passage
 from lessonlib.corpora.own import SPLITS
-from lessonlib.display import written_aside
 from lessonlib.corpora.table import shown
+from lessonlib.display import written_aside
 from lessonlib.lora import load_lora, merge_lora, remove_lora
 from lessonlib.quantization.linear import to_four_bits
 from lessonlib.quantization.qlora import model_bytes

@@ -342,10 +342,11 @@ class Playground:
         while True:
             with self._switch:
                 if not self._go or self.trial.done:
-                    self._go, self._thread, self.seen.training = False, None, False
-                    break
+                    self._go, self.seen.training = False, False
+                    self._show()  # before another thread may train and draw
+                    self._thread = None
+                    return
             self.step()
-        self._show()
 
     def stop(self, _=None) -> None:
         """Stop after the step that is under way."""

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from lessonlib.models.surgery import CONFIG, WEIGHTS, read_object, read_tensors, shallow_copy, written_together
 
-from .files import PREFIX, load_lora, save_lora
+from .files import PREFIX, load_lora, save_lora, save_tensors
 from .layer import LoRAError, LoRALinear, lora_layers
 
 MAGNITUDE = ".lora_magnitude_vector"
@@ -81,7 +81,7 @@ def save_dora(model: nn.Module, directory: str | Path) -> Path:
     with written_together(directory) as aside:
         save_lora(_without_m(model, layers), aside)
         tensors, beside = read_tensors(aside / WEIGHTS, LoRAError, UNREADABLE, UNREADABLE)
-        save_file(tensors | magnitudes, aside / WEIGHTS, metadata=beside)
+        save_tensors(tensors | magnitudes, aside / WEIGHTS, beside)
         _write_config(aside, _config(aside) | {"use_dora": True})
     return directory
 

@@ -128,10 +128,10 @@ class Base:
     # --- references ----------------------------------------------------------------------------------------------
 
     def answers(self, model, prompts: list[str], words: list[str]) -> list[int]:
-        """By the first token of each word behind each prompt, never padded; letters where two words begin alike."""
+        """By the first token of each word behind each prompt, never padded; whole words where two begin alike."""
         ids = [self.tokenizer(f" {word}").input_ids[0] for word in words]
         if len(set(ids)) < len(ids):
-            ids = [self.tokenizer(f" {letter}").input_ids[0] for letter in "ABCDEFGH"[: len(words)]]
+            return self.log_probs(model, prompts, words).argmax(-1).tolist()
         rows, found = [self.tokenizer(prompt).input_ids for prompt in prompts], {}
         for length in {len(row) for row in rows}:  # prompts of one length in one pass
             alike = [i for i, row in enumerate(rows) if len(row) == length]
