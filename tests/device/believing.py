@@ -48,6 +48,8 @@ class FourBitLinear(Linear4bit):
 class FourBitModels:
     """What `load_four_bit` asks for a model: loaded into four bits on the CPU, and moved."""
 
+    from_config = AutoModelForCausalLM.from_config  # on the meta device, to look at its parts
+
     @staticmethod
     def from_pretrained(directory, device_map, **settings):
         assert device_map == DEVICE
