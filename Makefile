@@ -44,7 +44,7 @@ $(TESTS): $(VENV)/.ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lab,test]"
 	@touch $@
 
-check: $(TESTS)      ## under three minutes: library, exercises, files (no notebook and no real model)
+check: $(TESTS)      ## some minutes: library, exercises, files (no notebook and no real model)
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not ($(LONG) or slow)"
 
 notebook: $(TESTS)   ## test one notebook: make notebook NB=07
