@@ -17,6 +17,7 @@ from types import ModuleType
 import huggingface_hub
 import pytest
 import torch
+import transformers
 from huggingface_hub import constants
 from tiny_models import tiny_model, write_gguf
 
@@ -102,7 +103,8 @@ def test_the_tokenizer_survives_the_conversion(filled, tokenizer):
     text = "Ticket: broken parcel, é?\nTopic: refund"
     _, converted = load_base()
     assert converted(text).input_ids == tokenizer(text).input_ids
-    assert converted.pad_token == "<pad>"
+    reads_the_padding = hasattr(transformers, "GgufConfig")  # as 5.9 does not; `load_tokenizer` pads with the end then
+    assert converted.pad_token == ("<pad>" if reads_the_padding else "<eos>")
 
 
 def test_the_converted_model_can_be_trained_and_saved(filled, tmp_path):
