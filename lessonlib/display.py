@@ -90,10 +90,8 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as cause:
-        if cause.errno not in (
-            errno.EINVAL,
-            errno.ENOTSUP,
-        ):  # of a file system that cannot, for a directory above all
+        # A file system that cannot, for a directory above all, is no disk that fails.
+        if cause.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
         os.close(handle)

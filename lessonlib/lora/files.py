@@ -26,6 +26,7 @@ from .layer import (
     LoRALinear,
     LowRank,
     beside_A_and_B,
+    linear_paths,
     lora_layers,
     put_layers,
     refuse_base,
@@ -146,7 +147,7 @@ def load_lora(model: nn.Module, directory: str | Path, layer=LoRALinear) -> nn.M
                 "different adapters, save it again"
             )
         build[path] = functools.partial(_layer, layer, path, modules[path], A, B, scale)
-    said.refuse_other_targets(build, modules, _linear(model))
+    said.refuse_other_targets(build, modules, linear_paths(model))
     _warn_of_another_base(config, model)
     return put_layers(model, build)
 
@@ -176,12 +177,6 @@ def _layer(layer, path: str, base: nn.Module, A: torch.Tensor, B: torch.Tensor, 
         adapted.B.copy_(B)
     refuse_diverged(path, adapted)
     return adapted
-
-
-def _linear(model: nn.Module) -> list[str]:
-    """What PEFT's "all-linear" means: every linear layer but the head."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    return [path for path, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head]
 
 
 def _warn_of_another_base(config: dict, model: nn.Module) -> None:

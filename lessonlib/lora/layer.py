@@ -113,6 +113,12 @@ def add_lora(
     return put_layers(model, {path: functools.partial(layer, module, r, alpha) for path, module in chosen})
 
 
+def linear_paths(model: nn.Module) -> list[str]:
+    """The paths of all linear layers but the head: what PEFT's "all-linear" means."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    return [path for path, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head]
+
+
 def linear_names(model: nn.Module) -> list[str]:
     """The attribute names of all linear layers but the head: what LoRA can be put on.
 
@@ -121,11 +127,10 @@ def linear_names(model: nn.Module) -> list[str]:
     >>> linear_names(nn.ModuleDict({"q_proj": nn.Linear(2, 2), "act": nn.ReLU()}))
     ['q_proj']
     """
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    named = list(model.named_modules())
-    names = {path.rpartition(".")[2] for path, m in named if isinstance(m, nn.Linear) and m is not head}
+    names = {path.rpartition(".")[2] for path in linear_paths(model)}
     if not names:
-        others = sorted({type(m).__name__ for _, m in named if getattr(m, "weight", None) is not None} - {"Linear"})
+        weighty = {type(module).__name__ for module in model.modules() if getattr(module, "weight", None) is not None}
+        others = sorted(weighty - {"Linear"})
         raise LoRAError(
             f"{type(model).__name__} has no nn.Linear in its blocks (its weights are in {', '.join(others)}; GPT-2's "
             "Conv1D stores them transposed), and LoRA is put on those alone: take a model such as SmolLM2, Qwen2.5 or "

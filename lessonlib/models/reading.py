@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 
 def text_tokens(tokenizer, texts: Sequence[str], begin: Sequence[int] | None = None) -> list[list[int]]:
@@ -30,6 +32,13 @@ def first_tokens(tokenizer) -> list[int]:
     bare, whole = tokenizer("a", add_special_tokens=False).input_ids, tokenizer("a").input_ids
     places = (i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
     return whole[: next(places, 0)]
+
+
+def takes_masks(model: nn.Module) -> bool:
+    """Whether each layer attends to all before it, under whatever mask it is given: texts may then share a row."""
+    layers = DynamicCache(config=model.config).layers
+    full = all(type(layer) is DynamicLayer for layer in layers)
+    return full and model.config._attn_implementation in ("eager", "sdpa")
 
 
 def head_logits(model: nn.Module, hidden: torch.Tensor) -> torch.Tensor:

@@ -6,8 +6,6 @@ here. Only safetensors and JSON are read: neither can run code.
 
 import copy
 import json
-import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +15,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
+
+from lessonlib.display import ASIDE, remove, synced
 
 # PEFT's names of the two files of an adapter.
 CONFIG = "adapter_config.json"
@@ -72,10 +72,8 @@ def refuse_not_finite(tensors: Mapping[str, torch.Tensor], error: type[Exception
 
 # --- files -----------------------------------------------------------------------------------------------------------
 
-ASIDE, FORGOTTEN = (
-    ".unfinished-",
-    3600,
-)  # seconds after which a directory that is still aside was left by a killed process
+TOGETHER = ".files-"  # how a directory of files that belong together is called while they are written
+FORGOTTEN = 3600  # seconds after which what is still aside was left by a killed process
 
 
 @contextmanager
@@ -86,20 +84,17 @@ def written_together(directory: Path) -> Iterator[Path]:
     was there before stays as it was.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    for left in directory.glob(f"{ASIDE}*"):
+    for left in directory.glob(f"{TOGETHER}*{ASIDE}"):
         if time.time() - left.stat().st_mtime > FORGOTTEN:
-            shutil.rmtree(left, ignore_errors=True)
-    aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=directory))
+            remove(left)
+    aside = Path(tempfile.mkdtemp(prefix=TOGETHER, suffix=ASIDE, dir=directory))
     try:
         yield aside
-        files = sorted(aside.iterdir())
-        for file in files:
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
+        files = [synced(file) for file in sorted(aside.iterdir())]
         for file in files:
             file.replace(directory / file.name)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        remove(aside)
 
 
 DAMAGED = "{path} is damaged ({cause}): save it again"

@@ -13,9 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
-from lessonlib.models.reading import head_logits, text_tokens
+from lessonlib.models.reading import head_logits, takes_masks, text_tokens
 from lessonlib.models.writing import PromptError, context_length, eval_mode
 
 from .prompts import refuse_labels
@@ -63,7 +62,7 @@ def score_labels(
     # One token at least is left to each query: its last hidden state predicts the labels' first tokens.
     shared = longest_common_prefix([text.context[:-1] for text in texts])
     decoder, device = model.get_decoder(), next(model.parameters()).device
-    if not shared or not _takes_packed_rows(model):
+    if not shared or not takes_masks(model):
         return score_whole_texts(model, tokenizer, prefix, queries, labels, batch_size=batch_size, progress=progress)
     with eval_mode(model):
         beginning = torch.tensor([texts[0].context[:shared]], device=device)
@@ -157,13 +156,6 @@ def longest_common_prefix(rows: Sequence[Sequence[int]]) -> int:
     first, last = min(rows), max(rows)  # of all rows in their order, these two part soonest
     differ = (i for i, (a, b) in enumerate(zip(first, last)) if a != b)
     return next(differ, min(len(first), len(last)))
-
-
-def _takes_packed_rows(model: nn.Module) -> bool:
-    """Whether each layer attends to all of the cache, under whatever mask it is given."""
-    layers = DynamicCache(config=model.config).layers
-    full = all(type(layer) is DynamicLayer for layer in layers)
-    return full and model.config._attn_implementation in ("eager", "sdpa")
 
 
 def _batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from lessonlib.models.reading import takes_masks
+
 HEAD_ROWS = 256  # rows of the head's output that are held at once
 NONE = -1  # stands behind the tokens of a shorter label
 
@@ -35,11 +37,11 @@ def whole_label_scores(model: nn.Module, input_ids: torch.Tensor, last: torch.Te
     input_ids: (N, T), padded on the right. last: (N,) the place of each text's last token. labels: (C, L) their tokens,
     -1 behind the shorter ones.
     """
+    if not takes_masks(model):
+        return _one_by_one(model, input_ids, last, labels)
     tree = _tree(labels)
     size, width = input_ids.shape
     ids = torch.cat([input_ids, tree.tokens.expand(size, -1)], 1)
-    if not _takes_masks(model):
-        return _one_by_one(model, input_ids, last, labels)
     places = torch.arange(width, device=ids.device)
     positions = torch.cat([places.expand(size, -1), last[:, None] + 1 + tree.depths], 1)
     hidden = model.get_decoder()(
@@ -99,15 +101,6 @@ def _log_probs(model: nn.Module, states: torch.Tensor, places: torch.Tensor, tok
     again = torch.is_grad_enabled() and states.requires_grad
     parts = states.split(max(1, HEAD_ROWS // states.shape[1]))
     return torch.cat([checkpoint(some, rows, use_reentrant=False) if again else some(rows) for rows in parts])
-
-
-def _takes_masks(model: nn.Module) -> bool:
-    """Whether each layer attends to all before it under whatever mask it is given."""
-    config = model.config.get_text_config()
-    windows = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    whole = kinds == {"full_attention"} and (not windows or getattr(config, "layer_types", None))
-    return bool(whole) and config._attn_implementation in ("eager", "sdpa")
 
 
 def _one_by_one(model: nn.Module, input_ids: torch.Tensor, last: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

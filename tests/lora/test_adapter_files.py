@@ -212,7 +212,7 @@ def test_where_writing_fails_the_older_adapter_stays_whole(
 
 def test_files_are_synced_before_they_take_their_places(tiny, tmp_path, monkeypatch):
     done, sync, replace = [], os.fsync, type(tmp_path).replace
-    monkeypatch.setattr(surgery.os, "fsync", lambda number: (done.append("sync"), sync(number)))
+    monkeypatch.setattr(os, "fsync", lambda number: (done.append("sync"), sync(number)))
     monkeypatch.setattr(type(tmp_path), "replace", lambda path, to: (done.append(path.name), replace(path, to))[1])
     save_lora(add_lora(tiny), tmp_path / "adapter")
     assert done == ["sync", "sync", CONFIG, WEIGHTS]
@@ -220,11 +220,11 @@ def test_files_are_synced_before_they_take_their_places(tiny, tmp_path, monkeypa
 
 def test_what_a_killed_process_left_aside_is_cleared_after_an_hour_and_not_before(tiny, tmp_path):
     for name, age in (("old", 7200), ("new", 0)):
-        left = tmp_path / f"{surgery.ASIDE}{name}"
+        left = tmp_path / f"{surgery.TOGETHER}{name}{surgery.ASIDE}"
         left.mkdir()
         os.utime(left, (time.time() - age,) * 2)
     save_lora(add_lora(tiny), tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {CONFIG, WEIGHTS, f"{surgery.ASIDE}new"}
+    assert {path.name for path in tmp_path.iterdir()} == {CONFIG, WEIGHTS, f"{surgery.TOGETHER}new{surgery.ASIDE}"}
 
 
 # --- which base ------------------------------------------------------------------------------------------------------

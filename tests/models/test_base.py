@@ -103,7 +103,7 @@ def test_the_tokenizer_survives_the_conversion(filled, tokenizer):
     text = "Ticket: broken parcel, é?\nTopic: refund"
     _, converted = load_base()
     assert converted(text).input_ids == tokenizer(text).input_ids
-    reads_the_padding = hasattr(transformers, "GgufConfig")  # as 5.9 does not; `load_tokenizer` pads with the end then
+    reads_the_padding = hasattr(transformers, "GgufConfig")  # as 5.9 does not, where the end token pads
     assert converted.pad_token == ("<pad>" if reads_the_padding else "<eos>")
 
 
